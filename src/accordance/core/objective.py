@@ -1,0 +1,207 @@
+"""Objectives: differentiable losses over the log-probabilities of groups of responses.
+
+A *bundle* names the tensors that an objective may use; an `Objective` wraps a pure function from a bundle to
+one loss per example. Whoever calls it weighs, reduces and logs. No model, data loader or device code in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+from torch import Tensor
+
+from accordance.core.errors import MissingReference
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Ragged per-token values of some responses, flat.
+
+    Attributes:
+        logp: log-probability of each token under the policy, shape [tokens].
+        ref: the same under the reference, shape [tokens], or None.
+        row: which response of the bundle's flat list each token belongs to, shape [tokens], ascending.
+    """
+
+    logp: Tensor
+    row: Tensor
+    ref: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What all bundles share. `n` is the number of examples.
+
+    Attributes:
+        weight: how much each example counts in the batch loss, shape [n], or None for 1.
+        extras: further per-example columns by name, each of shape [n].
+    """
+
+    weight: Tensor | None = field(default=None, kw_only=True)
+    extras: Mapping[str, Tensor] = field(default_factory=dict, kw_only=True)
+
+    kind: ClassVar[str] = ""
+
+
+@dataclass(frozen=True)
+class UnaryLogps(Bundle):
+    """Single responses.
+
+    Attributes:
+        logp: log-probability of each response, summed over its tokens, shape [n].
+        length: its number of tokens, shape [n].
+        label: True for desirable (thumbs up), False for undesirable, shape [n]; None for demonstrations.
+        ref: `logp` under the reference, shape [n], or None.
+        kl_logp: log-probability of a *mismatched* response to the same prompt, shape [n], or None; KTO's
+            estimate of the KL term. No gradient flows through it.
+        kl_ref: the same under the reference, shape [n], or None.
+        tokens: per-token values; row i of them is response i.
+    """
+
+    logp: Tensor
+    length: Tensor
+    label: Tensor | None = None
+    ref: Tensor | None = None
+    kl_logp: Tensor | None = None
+    kl_ref: Tensor | None = None
+    tokens: Tokens | None = None
+
+    kind: ClassVar[str] = "unary"
+
+    @property
+    def ratio(self) -> Tensor:
+        """log pi - log ref of each response, shape [n]. Raises MissingReference without a reference."""
+        return self.logp - need_reference(self.ref)
+
+
+@dataclass(frozen=True)
+class PairLogps(Bundle):
+    """Pairs of responses to one prompt.
+
+    Attributes:
+        chosen, rejected: log-probabilities summed over tokens, shape [n].
+        chosen_length, rejected_length: numbers of tokens, shape [n].
+        ref_chosen, ref_rejected: the same under the reference, shape [n], or None.
+        gap: how much better the chosen response was judged to be, shape [n], or None; 0 for a tie.
+        tokens: per-token values; rows 2i and 2i + 1 are chosen and rejected of pair i.
+    """
+
+    chosen: Tensor
+    rejected: Tensor
+    chosen_length: Tensor
+    rejected_length: Tensor
+    ref_chosen: Tensor | None = None
+    ref_rejected: Tensor | None = None
+    gap: Tensor | None = None
+    tokens: Tokens | None = None
+
+    kind: ClassVar[str] = "pair"
+
+    @property
+    def chosen_ratio(self) -> Tensor:
+        """log pi - log ref of the chosen responses, shape [n]."""
+        return self.chosen - need_reference(self.ref_chosen)
+
+    @property
+    def rejected_ratio(self) -> Tensor:
+        """log pi - log ref of the rejected responses, shape [n]."""
+        return self.rejected - need_reference(self.ref_rejected)
+
+    def swapped(self) -> PairLogps:
+        """The same pairs with chosen and rejected exchanged (without the per-token values)."""
+        return PairLogps(
+            self.rejected,
+            self.chosen,
+            self.rejected_length,
+            self.chosen_length,
+            self.ref_rejected,
+            self.ref_chosen,
+            None if self.gap is None else -self.gap,
+            weight=self.weight,
+            extras=self.extras,
+        )
+
+
+@dataclass(frozen=True)
+class ListLogps(Bundle):
+    """Groups of K responses to one prompt, K may differ; padded to the longest group.
+
+    Attributes:
+        logp: log-probabilities summed over tokens, shape [n, K]; 0 where there is no response.
+        length: numbers of tokens, shape [n, K]; 1 where there is no response.
+        mask: True where there is a response, shape [n, K].
+        scores: how good each response is, larger is better, shape [n, K], or None. For a ranking, best first.
+        ref: `logp` under the reference, shape [n, K], or None.
+        old: `logp` under the policy that sampled the responses, shape [n, K], or None.
+        tokens: per-token values; row i * K + k is response k of group i.
+        old_tokens: log-probability of each token when it was sampled, shape [tokens], or None.
+    """
+
+    logp: Tensor
+    length: Tensor
+    mask: Tensor
+    scores: Tensor | None = None
+    ref: Tensor | None = None
+    old: Tensor | None = None
+    tokens: Tokens | None = None
+    old_tokens: Tensor | None = None
+
+    kind: ClassVar[str] = "list"
+
+
+B = TypeVar("B", bound=Bundle)
+Unit = Literal["examples", "tokens"]
+
+
+@dataclass(frozen=True)
+class Objective(Generic[B]):
+    """A named loss over one kind of bundle.
+
+    Attributes:
+        name: what recipes call it.
+        bundle: the class of bundle that it takes.
+        function: from a bundle to one loss per example, shape [n].
+        options: its options and their values, as recipes write them.
+        reference: whether it needs reference log-probabilities.
+        tokens: whether it needs per-token values.
+        mismatched: whether it needs `kl_logp` (and `kl_ref`) of a unary bundle.
+        unit: what the batch loss is a mean over. ``"tokens"``: the sum of the losses over the number of
+            response tokens, as language modelling has it.
+        rewards: from a bundle to the implicit reward of each response: (chosen, rejected) of shape [n] each for
+            pairs, shape [n] for unary, shape [n, K] for lists; None where the loss implies none.
+        state: running values that belong to the loss (BCO's shift), saved with checkpoints; empty for most.
+    """
+
+    name: str
+    bundle: type[B]
+    function: Callable[[B], Tensor]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    reference: bool = True
+    tokens: bool = False
+    mismatched: bool = False
+    unit: Unit = "examples"
+    rewards: Callable[[B], Any] | None = None
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+    def __call__(self, bundle: B) -> Tensor:
+        """One loss per example, shape [n].
+
+        Raises:
+            TypeError: the bundle is of another kind.
+            MissingReference: reference log-probabilities are needed and missing.
+        """
+        if not isinstance(bundle, self.bundle):
+            raise TypeError(f"{self.name} takes {self.bundle.__name__}, got {type(bundle).__name__}")
+        return self.function(bundle)
+
+
+def need_reference(ref: Tensor | None) -> Tensor:
+    """The reference log-probabilities, or a clear error."""
+    if ref is None:
+        raise MissingReference(
+            "this objective needs reference log-probabilities and the bundle carries none",
+            remedy="pass a reference, or use an objective without one (simpo, orpo, cpo, sft)",
+        )
+    return ref

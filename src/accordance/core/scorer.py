@@ -1,0 +1,59 @@
+"""Scorers: whatever says how good responses are. Reward models, judges, rules, crowds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from accordance.core.policy import Prompt
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Says how good each response is; a larger number is better."""
+
+    name: str
+
+    def score(
+        self, prompts: Sequence[Prompt], completions: Sequence[str], **columns: Any
+    ) -> list[float | None]:
+        """One number per (prompt, completion); None where the scorer does not apply.
+
+        Args:
+            prompts: one per completion.
+            completions: texts of the responses.
+            **columns: further columns of the data, one value per completion (condition, group, ...).
+        """
+        ...
+
+
+@runtime_checkable
+class PairScorer(Protocol):
+    """Says which of two responses is better; need not be transitive."""
+
+    name: str
+
+    def prob(
+        self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str], **columns: Any
+    ) -> list[float]:
+        """For each prompt the probability in [0, 1] that `first`, shown first, is preferred to `second`."""
+        ...
+
+
+@dataclass(frozen=True)
+class FunctionScorer:
+    """A Scorer from a reward function of the ecosystem: ``f(prompts, completions, **columns)``."""
+
+    function: Callable[..., Sequence[float | None]]
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", getattr(self.function, "__name__", "function"))
+
+    def score(
+        self, prompts: Sequence[Prompt], completions: Sequence[str], **columns: Any
+    ) -> list[float | None]:
+        """Call the function; see `Scorer.score`."""
+        return list(self.function(prompts=prompts, completions=completions, **columns))

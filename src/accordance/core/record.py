@@ -241,6 +241,10 @@ class Account:
         return Account(self.read, Counter(self.dropped), rows, Counter(self.notes))
 
 
+class NoLength(DataError, TypeError):
+    """Streaming records have no length; a TypeError too, so that ``list(records)`` reads on without one."""
+
+
 class Records:
     """Many records: a `datasets` table with the schema `FEATURES`, and the account of how it was read.
 
@@ -284,7 +288,7 @@ class Records:
 
     def __len__(self) -> int:
         if not isinstance(self.dataset, Dataset):
-            raise DataError(
+            raise NoLength(
                 "streaming records have no length", where=self.source, remedy="call .materialise(limit)"
             )
         return len(self.dataset)

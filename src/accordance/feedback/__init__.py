@@ -1,0 +1,11 @@
+"""Feedback from the outside world: raw files and tables come in, Records with an account of every row go out.
+
+`load_records` reads, `save_records` writes, `preflight` shows what is in it before any training.
+To add a format: a file in `formats/` with a function under `@format`, and a line in `formats/__init__.py`.
+"""
+
+from accordance.feedback.formats import FORMATS, format
+from accordance.feedback.loading import load_records
+from accordance.feedback.saving import save_records
+
+__all__ = ["FORMATS", "format", "load_records", "save_records"]

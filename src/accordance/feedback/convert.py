@@ -1,0 +1,116 @@
+"""Raw rows to Records: detection per file, rows that belong together, and the account of every row."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from itertools import chain, groupby, islice
+from typing import Any, Literal
+
+from accordance.core.errors import DataError
+from accordance.core.record import Account, Record
+from accordance.feedback.files import Bad, Item
+from accordance.feedback.formats import Format, detect, named
+from accordance.feedback.row import Place, Row, Unusable
+
+OnError = Literal["raise", "skip"]
+#: How many rows of a file are looked at to find its format.
+SAMPLE = 32
+
+
+def convert(
+    items: Iterable[Item],
+    account: Account,
+    *,
+    format: str | None = None,
+    on_error: OnError = "raise",
+    limit: int | None = None,
+) -> Iterator[Record]:
+    """Records of raw rows, written into `account` as they are read.
+
+    Args:
+        items: rows with their places; `Bad` for those that couldn't be parsed.
+        account: counts what was read, dropped, and done.
+        format: the format of all of them; None detects it for each file.
+        on_error: whether a row that can't be parsed, or holds a wrong value, is raised or dropped.
+        limit: stop after so many records.
+
+    Raises:
+        DataError: no format is recognised; or, with ``on_error="raise"``, a row is malformed.
+    """
+    return islice(_all(items, account, format, on_error), limit)
+
+
+def _all(items: Iterable[Item], account: Account, format: str | None, on_error: OnError) -> Iterator[Record]:
+    index = 0
+    for _, rows in groupby(items, key=lambda item: item[0].source):
+        good = _parsed(rows, account, on_error)
+        first = list(islice(good, SAMPLE))
+        if not first:
+            continue
+        sample = [values for _, values in first]
+        form = named(format) if format else detect(sample, first[0][0])
+        columns = {column for values in sample for column in values}
+
+        numbered = enumerate(chain(first, good), index + 1)
+        made = (
+            Row(v, place, account, index=n, columns=columns, format=form.name) for n, (place, v) in numbered
+        )
+        for group in _groups(made, form):
+            index = group[-1].index
+            yield from _records(group, form, account, on_error)
+
+
+def _parsed(
+    items: Iterable[Item], account: Account, on_error: OnError
+) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+    for place, values in items:
+        if isinstance(values, Bad):
+            if on_error == "raise":
+                raise values.error
+            account.read += 1
+            account.drop(values.error.problem, str(place))
+        else:
+            yield place, values
+
+
+def _groups(rows: Iterator[Row], form: Format) -> Iterator[list[Row]]:
+    """Rows one by one, or those that the format joins."""
+    if form.join is None:
+        yield from ([row] for row in rows)
+        return
+    seen: set[Hashable] = set()
+    for key, group in groupby(rows, key=form.join):
+        joined = list(group)
+        # Equal prompts may come again later (that is two records); parts of one conversation may not.
+        if form.name != "helpsteer2" and hash(key) in seen:
+            raise DataError(
+                "rows that belong together are apart",
+                where=joined[0].place.where(),
+                found=f"{key!r} again, after rows of another one",
+                expected="the rows of one conversation or tree next to each other",
+                remedy="sort the file by that column",
+            )
+        seen.add(hash(key))
+        yield joined
+
+
+def _records(group: list[Row], form: Format, account: Account, on_error: OnError) -> Iterator[Record]:
+    account.read += len(group)
+    try:
+        made = form.read(group if form.join else group[0])
+        records = [made] if isinstance(made, Record) else list(made)
+        reason = None if records else "nothing in it that can be used"
+    except Unusable as problem:
+        records, reason = [], problem.reason
+    except DataError as problem:
+        if on_error == "raise":
+            raise
+        records, reason = [], problem.problem
+    if reason is not None:
+        for row in group:
+            account.drop(reason, str(row.place))
+    elif len(group) > 1:
+        account.notes["rows joined with others into one record or tree"] += len(group)
+    elif len(records) > 1:
+        account.notes["records beyond the first of their row"] += len(records) - 1
+    yield from records

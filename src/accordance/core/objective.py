@@ -167,11 +167,13 @@ class Objective(Generic[B]):
         reference: whether it needs reference log-probabilities.
         tokens: whether it needs per-token values.
         mismatched: whether it needs `kl_logp` (and `kl_ref`) of a unary bundle.
+        labels: whether it needs the labels of a unary bundle: it learns from thumbs, not from demonstrations.
         unit: what the batch loss is a mean over. ``"tokens"``: the sum of the losses over the number of
             response tokens, as language modelling has it.
         rewards: from a bundle to the implicit reward of each response: (chosen, rejected) of shape [n] each for
             pairs, shape [n] for unary, shape [n, K] for lists; None where the loss implies none.
         state: running values that belong to the loss (BCO's shift), saved with checkpoints; empty for most.
+            They change in place; restore them with ``state[name].copy_(saved)``.
     """
 
     name: str
@@ -181,6 +183,7 @@ class Objective(Generic[B]):
     reference: bool = True
     tokens: bool = False
     mismatched: bool = False
+    labels: bool = False
     unit: Unit = "examples"
     rewards: Callable[[B], Any] | None = None
     state: dict[str, Tensor] = field(default_factory=dict)

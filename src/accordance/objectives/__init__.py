@@ -1,0 +1,97 @@
+"""Objectives: differentiable losses over the log-probabilities of responses, one loss per example.
+
+In comes a bundle of log-probabilities (`core.objective`), out goes a loss of shape [n]. To add one, decorate a
+function from options to an `Objective` with `@objective("name")`; over pairs it is a few lines on `pairwise`.
+"""
+
+from accordance.objectives.bco import bco
+from accordance.objectives.compose import get_objective, parse_sum, weighted_sum
+from accordance.objectives.density import density_ratio_weights
+from accordance.objectives.divergences import Divergence, divergence_names, get_divergence
+from accordance.objectives.listwise import plackett_luce, pro
+from accordance.objectives.parts import (
+    Score,
+    exo_loss,
+    hinge_loss,
+    identity,
+    likelihood,
+    log_odds,
+    log_prob,
+    log_ratio,
+    log_ratio_modulated,
+    log_sigmoid,
+    margin,
+    pairwise,
+    squared,
+    unbiased_log_sigmoid,
+)
+from accordance.objectives.preference import (
+    apo_down,
+    apo_zero,
+    bco_pair,
+    cpo,
+    discopop,
+    dpo,
+    exo_pair,
+    f_dpo,
+    hinge,
+    ipo,
+    ln_dpo,
+    nca,
+    orpo,
+    robust,
+    simpo,
+)
+from accordance.objectives.registry import Option, objective, objective_names, objective_options
+from accordance.objectives.single import apo_zero_unpaired, kto, sft
+from accordance.objectives.workers import across_workers
+
+__all__ = [
+    "Divergence",
+    "Option",
+    "Score",
+    "across_workers",
+    "apo_down",
+    "apo_zero",
+    "apo_zero_unpaired",
+    "bco",
+    "bco_pair",
+    "cpo",
+    "density_ratio_weights",
+    "discopop",
+    "divergence_names",
+    "dpo",
+    "exo_loss",
+    "exo_pair",
+    "f_dpo",
+    "get_divergence",
+    "get_objective",
+    "hinge",
+    "hinge_loss",
+    "identity",
+    "ipo",
+    "kto",
+    "likelihood",
+    "ln_dpo",
+    "log_odds",
+    "log_prob",
+    "log_ratio",
+    "log_ratio_modulated",
+    "log_sigmoid",
+    "margin",
+    "nca",
+    "objective",
+    "objective_names",
+    "objective_options",
+    "orpo",
+    "pairwise",
+    "parse_sum",
+    "plackett_luce",
+    "pro",
+    "robust",
+    "sft",
+    "simpo",
+    "squared",
+    "unbiased_log_sigmoid",
+    "weighted_sum",
+]

@@ -1,0 +1,192 @@
+"""Objectives by name, and weighted sums of them: ``get_objective("dpo+0.1*sft", beta=0.2)``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from accordance.core.errors import ConfigError, unknown
+from accordance.core.objective import Bundle, ListLogps, Objective, PairLogps, UnaryLogps
+from accordance.objectives.listwise import best
+from accordance.objectives.registry import build_objective, objective_names, objective_options
+
+
+def get_objective(name: str, **options: Any) -> Objective[Any]:
+    """The objective that a recipe names.
+
+    Args:
+        name: one of `objective_names`, or a weighted sum of several such as ``dpo+0.1*sft``.
+        **options: its options. In a sum, one that several members have is written ``member.option``.
+
+    Raises:
+        ConfigError: a name or an option is unknown, a value can't be used, an option would have no effect, or
+            the members of a sum do not go together.
+    """
+    members = parse_sum(name)
+    if members == [(name, 1.0)]:
+        return build_objective(name, options)
+    share = _share_options([member for member, _ in members], options)
+    return weighted_sum([(build_objective(member, share[member]), weight) for member, weight in members])
+
+
+def parse_sum(text: str) -> list[tuple[str, float]]:
+    """Names and weights of a sum such as ``dpo+0.1*sft``.
+
+    Raises:
+        ConfigError: it can't be read, or names something unknown or the same thing twice.
+    """
+    members: list[tuple[str, float]] = []
+    # A plus sign inside a number, as in 1e+2, parts nothing.
+    for term in re.split(r"(?<![0-9.][eE])\+", text):
+        match = re.fullmatch(r"\s*(?:([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*\*)?\s*([A-Za-z_]\w*)\s*", term)
+        if match is None:
+            close = unknown("objective", term.strip(), objective_names())
+            raise ConfigError(
+                "this names no objective",
+                where="objective",
+                found=text,
+                expected="a name, or a weighted sum such as 'dpo+0.1*sft'",
+                remedy=close.remedy,
+            )
+        weight, name = match.groups()
+        objective_options(name)
+        if name in dict(members):
+            raise ConfigError(
+                f"{name} is named twice", where="objective", found=text, remedy="add up its weights"
+            )
+        try:
+            members.append((name, float(weight) if weight else 1.0))
+        except ValueError as error:
+            raise ConfigError("the weight is no number", where="objective", found=weight) from error
+    return members
+
+
+def weighted_sum(members: Sequence[tuple[Objective[Any], float]]) -> Objective[Any]:
+    """The sum of several objectives on the same examples, each times its weight.
+
+    All must take the same kind of bundle, except that one for demonstrations (`sft`) goes with pairs and lists:
+    it is applied to the chosen or best response. Where units differ, losses in tokens are divided by each
+    response's length, so that the batch loss is a mean over examples. Rewards are those of the first member
+    that has any; states are shared, under the members' names.
+
+    Args:
+        members: (objective, weight above 0).
+
+    Raises:
+        ConfigError: there are no members, a weight is not above 0, or the members do not go together.
+    """
+    if not members:
+        raise ConfigError("a sum of no objectives", where="objective")
+    for member, weight in members:
+        if not weight > 0:
+            raise ConfigError("the weight must be above 0", where=f"objective {member.name}", found=weight)
+    bundle = _common_bundle([member for member, _ in members])
+    parts = [
+        (member if member.bundle is bundle else _lifted(member, bundle), weight) for member, weight in members
+    ]
+    unit = "tokens" if all(part.unit == "tokens" for part, _ in parts) else "examples"
+    if unit == "examples":
+        parts = [(_per_example(part), weight) for part, weight in parts]
+
+    def function(examples: Bundle) -> Tensor:
+        first, *rest = (weight * part(examples) for part, weight in parts)
+        return sum(rest, start=first)
+
+    names = [part.name for part, _ in parts]
+    if len(set(names)) != len(names):
+        raise ConfigError("two members have one name", where="objective", found=names, remedy="rename one")
+    return Objective(
+        name="+".join(part.name if weight == 1 else f"{weight:g}*{part.name}" for part, weight in parts),
+        bundle=bundle,
+        function=function,
+        options={f"{part.name}.{key}": value for part, _ in parts for key, value in part.options.items()},
+        reference=any(part.reference for part, _ in parts),
+        tokens=any(part.tokens for part, _ in parts),
+        mismatched=any(part.mismatched for part, _ in parts),
+        labels=any(part.labels for part, _ in parts),
+        unit=unit,
+        rewards=next((part.rewards for part, _ in parts if part.rewards), None),
+        state={f"{part.name}.{key}": value for part, _ in parts for key, value in part.state.items()},
+    )
+
+
+def _share_options(names: Sequence[str], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Which member of a sum each option goes to."""
+    share: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for key, value in options.items():
+        member, dot, option = key.rpartition(".")
+        having = [member] if dot else [name for name in names if option in objective_options(name)]
+        if len(having) > 1:
+            raise ConfigError(
+                f"several members of the sum have the option {option!r}",
+                where="objective",
+                found=key,
+                remedy=f"write {' or '.join(f'{name}.{option}' for name in having)}",
+            )
+        if dot and member not in share:
+            raise unknown("member of the sum", member, share, where=f"option {key}")
+        if not having or option not in objective_options(having[0]):
+            known = [f"{name}.{option}" for name in names for option in objective_options(name)]
+            raise unknown("option", key, known, where=f"objective {'+'.join(names)}")
+        share[having[0]][option] = value
+    return share
+
+
+def _common_bundle(members: Sequence[Objective[Any]]) -> type[Bundle]:
+    kinds = {member.bundle for member in members}
+    larger = kinds - {UnaryLogps}
+    if len(larger) > 1 or (larger and not larger <= {PairLogps, ListLogps} and len(kinds) > 1):
+        raise _mismatch(members, "they learn from different kinds of feedback")
+    if larger and (learners := [m.name for m in members if m.bundle is UnaryLogps and m.labels]):
+        raise _mismatch(members, f"{', '.join(learners)} learns from thumbs on single responses")
+    return larger.pop() if larger else UnaryLogps
+
+
+def _mismatch(members: Sequence[Objective[Any]], reason: str) -> ConfigError:
+    return ConfigError(
+        f"these objectives can't be summed: {reason}",
+        where="objective",
+        found=", ".join(f"{member.name} takes {member.bundle.kind}" for member in members),
+        expected="one kind of feedback; sft goes with pairs and lists too",
+    )
+
+
+def _lifted(member: Objective[Any], bundle: type[Bundle]) -> Objective[Any]:
+    """An objective for demonstrations, applied to the chosen or best response of each example."""
+    read: Callable[[Any], UnaryLogps] = _chosen if bundle is PairLogps else _top
+    return replace(
+        member,
+        bundle=bundle,
+        function=lambda examples: _per_example(member).function(read(examples)),
+        unit="examples",
+        rewards=None,
+    )
+
+
+def _per_example(member: Objective[Any]) -> Objective[Any]:
+    """A loss in tokens as one per example: divided by the response's length."""
+    if member.unit == "examples":
+        return member
+    return replace(member, function=lambda single: member.function(single) / single.length, unit="examples")
+
+
+def _chosen(pairs: PairLogps) -> UnaryLogps:
+    return UnaryLogps(pairs.chosen, pairs.chosen_length, ref=pairs.ref_chosen, extras=pairs.extras)
+
+
+def _top(lists: ListLogps) -> UnaryLogps:
+    index = best(lists)[:, None]
+
+    def pick(values: Tensor) -> Tensor:
+        return values.gather(-1, index)[:, 0]
+
+    return UnaryLogps(
+        pick(lists.logp),
+        pick(lists.length),
+        ref=None if lists.ref is None else pick(lists.ref),
+        extras=lists.extras,
+    )

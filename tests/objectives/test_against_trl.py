@@ -1,0 +1,150 @@
+"""Each objective equals TRL 1.16 on the same batch, in value and in gradient, to 1e-5."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from trl_losses import LogitPairs, TokenTable, trl_cpo, trl_dpo, trl_kto, trl_orpo
+
+from accordance.core.objective import UnaryLogps
+from accordance.objectives import bco, get_objective
+
+pytest.importorskip("trl")
+
+# (our objective, our options, TRL's loss type, TRL's options)
+DPO_FAMILY = [
+    ("dpo", {"beta": 0.3}, "sigmoid", {"beta": 0.3}),
+    ("ln_dpo", {"beta": 2.0}, "sigmoid_norm", {"beta": 2.0}),
+    ("ipo", {"beta": 0.2}, "ipo", {"beta": 0.2}),
+    ("hinge", {"beta": 0.4}, "hinge", {"beta": 0.4}),
+    ("robust", {"beta": 0.3, "label_smoothing": 0.2}, "robust", {"beta": 0.3, "label_smoothing": 0.2}),
+    ("nca", {"beta": 0.3}, "nca_pair", {"beta": 0.3}),
+    ("bco_pair", {"beta": 0.3}, "bco_pair", {"beta": 0.3}),
+    ("apo_zero", {"beta": 0.3}, "apo_zero", {"beta": 0.3}),
+    ("apo_down", {"beta": 0.3}, "apo_down", {"beta": 0.3}),
+    ("exo_pair", {"beta": 0.3, "label_smoothing": 0.1}, "exo_pair", {"beta": 0.3, "label_smoothing": 0.1}),
+    ("discopop", {"beta": 0.3, "tau": 0.07}, "discopop", {"beta": 0.3, "discopop_tau": 0.07}),
+    (
+        "f_dpo",
+        {"beta": 0.3, "divergence": "js"},
+        "sigmoid",
+        {"beta": 0.3, "f_divergence_type": "js_divergence"},
+    ),
+    (
+        "f_dpo",
+        {"beta": 0.3, "divergence": "forward_kl"},
+        "sigmoid",
+        {"beta": 0.3, "f_divergence_type": "forward_kl"},
+    ),
+    (
+        "f_dpo",
+        {"beta": 0.3, "divergence": "alpha", "alpha": 0.7},
+        "sigmoid",
+        {"beta": 0.3, "f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": 0.3},
+    ),
+]
+
+
+def assert_same(ours: Tensor, theirs: Tensor, leaf: Tensor) -> None:
+    """Equal values, and equal gradients with respect to the leaf."""
+    torch.testing.assert_close(ours, theirs.to(ours.dtype), rtol=1e-5, atol=1e-5)
+    gradients = [torch.autograd.grad(loss, leaf, retain_graph=True)[0] for loss in (ours, theirs)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
+    assert gradients[0].abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("name, options, loss_type, trl_options", DPO_FAMILY)
+def test_dpo_family_equals_trl(name, options, loss_type, trl_options):
+    table = TokenTable.random(2 * 6, seed=1)
+    assert_same(
+        get_objective(name, **options)(table.pairs()).mean(),
+        trl_dpo(table, loss_type, **trl_options),
+        table.leaf,
+    )
+
+
+@pytest.mark.parametrize("name, options, loss_type, trl_options", DPO_FAMILY)
+def test_dpo_family_equals_trl_pair_by_pair(name, options, loss_type, trl_options):
+    ours, theirs = [], []
+    for seed in range(8):
+        table = TokenTable.random(2, seed=10 + seed, spread=3.0)
+        ours.append(get_objective(name, **options)(table.pairs()))
+        theirs.append(trl_dpo(table, loss_type, **trl_options).reshape(1))
+    torch.testing.assert_close(torch.cat(ours), torch.cat(theirs), rtol=1e-5, atol=1e-5)
+
+
+def test_rewards_of_dpo_are_those_that_trl_logs():
+    table = TokenTable.random(2 * 6, seed=2)
+    chosen, rejected = get_objective("dpo", beta=0.3).rewards(table.pairs())
+    ratio_chosen, ratio_rejected = (table.logps - table.ref).sum(1).chunk(2)
+    torch.testing.assert_close(chosen, 0.3 * ratio_chosen)
+    torch.testing.assert_close(rejected, 0.3 * ratio_rejected)
+
+
+def test_sft_on_the_chosen_equals_trl_per_token():
+    table = TokenTable.random(2 * 6, seed=3)
+    pairs = table.pairs()
+    losses = get_objective("sft")(UnaryLogps(pairs.chosen, pairs.chosen_length))
+    assert_same(losses.sum() / pairs.chosen_length.sum(), trl_dpo(table, "sft"), table.leaf)
+
+
+def test_bco_without_shift_equals_trls_pairwise_bco_where_ups_and_downs_are_pairs():
+    table = TokenTable.random(2 * 6, seed=4)
+    up = torch.arange(12) < 6
+    bundle = UnaryLogps(table.logps.sum(1), table.lengths, label=up, ref=table.ref.sum(1))
+    loss = bco(beta=0.3, shift=False)(bundle).mean()
+    assert_same(loss, trl_dpo(table, "bco_pair", beta=0.3), table.leaf)
+
+
+def unary(table: TokenTable, label: Tensor, kl: Tensor) -> UnaryLogps:
+    return UnaryLogps(table.logps.sum(1), table.lengths, label, table.ref.sum(1), kl_logp=kl[0], kl_ref=kl[1])
+
+
+@pytest.mark.parametrize("ups", [0, 1, 4, 8], ids="{} ups of 8".format)
+@pytest.mark.parametrize("kl_shift", [1.5, -1.5], ids=["positive KL", "KL below 0"])
+def test_kto_equals_trl(ups, kl_shift):
+    table = TokenTable.random(8, seed=5)
+    kl = torch.randn(2, 8) - 9
+    kl[0] += kl_shift
+    bundle = unary(table, torch.arange(8) < ups, kl)
+    options = {"beta": 0.3, "desirable_weight": 1.5, "undesirable_weight": 0.7}
+    loss = get_objective("kto", **options)(bundle).mean()
+    assert_same(loss, trl_kto(table, bundle, **options), table.leaf)
+
+
+def test_unpaired_apo_zero_equals_trl():
+    table = TokenTable.random(8, seed=6)
+    bundle = unary(table, torch.arange(8) % 3 == 0, torch.zeros(2, 8))
+    loss = get_objective("apo_zero_unpaired", beta=0.3)(bundle).mean()
+    assert_same(loss, trl_kto(table, bundle, "apo_zero_unpaired", beta=0.3), table.leaf)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_cpo_equals_trl_with_likelihood_per_token_of_the_batch(smoothing, weight):
+    data = LogitPairs.random(5, seed=7)
+    ours = get_objective("cpo", beta=0.3, nll_weight=weight, nll_average="batch", label_smoothing=smoothing)
+    theirs = trl_cpo(data, "sigmoid", beta=0.3, cpo_alpha=weight, label_smoothing=smoothing)
+    assert_same(ours(data.pairs()).mean(), theirs, data.logits)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_simpo_equals_trl(smoothing):
+    data = LogitPairs.random(5, seed=8)
+    ours = get_objective("simpo", beta=2.0, gamma=0.8, label_smoothing=smoothing)
+    theirs = trl_cpo(data, "simpo", beta=2.0, simpo_gamma=0.8, cpo_alpha=0.0, label_smoothing=smoothing)
+    assert_same(ours(data.pairs()).mean(), theirs, data.logits)
+
+
+def test_orpo_equals_trl_where_the_prompt_is_left_out_of_the_likelihood():
+    data = LogitPairs.random(5, seed=9)
+    ours = get_objective("orpo", beta=0.3, nll_average="batch")
+    assert_same(ours(data.pairs()).mean(), trl_orpo(data, beta=0.3), data.logits)
+
+
+@pytest.mark.parametrize("name, trl_loss", [("orpo", "orpo"), ("cpo", "sigmoid")])
+def test_default_likelihood_average_equals_trl_on_a_single_pair(name, trl_loss):
+    data = LogitPairs.random(1, seed=10)
+    theirs = trl_orpo(data, beta=0.3) if trl_loss == "orpo" else trl_cpo(data, trl_loss, beta=0.3)
+    assert_same(get_objective(name, beta=0.3)(data.pairs()).mean(), theirs, data.logits)

@@ -1,0 +1,225 @@
+"""The options of a training run: the ecosystem's names, one home for each default, unknown names refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from transformers import TrainingArguments
+
+from accordance.core.errors import AccordanceError, ConfigError, nearest
+from accordance.core.objective import Objective
+from accordance.objectives import get_objective, objective_names, objective_options
+
+Parallel = Literal["ddp", "fsdp2", "zero2", "zero3"]
+
+#: Options of transformers' trainer that would have no effect here, and what to use instead.
+_NO_EFFECT = {
+    "label_smoothing_factor": "label_smoothing, an option of the objectives that have it",
+    "average_tokens_across_devices": "nothing: losses are always averaged over all processes",
+    "remove_unused_columns": "nothing: columns that an objective does not need are never loaded",
+    "label_names": "nothing: labels come from the records",
+    "train_sampling_strategy": "nothing: batches are packed without padding, so that lengths don't matter",
+    "length_column_name": "nothing: batches are packed without padding",
+    "use_liger_kernel": "nothing: log-probabilities never materialise the whole vocabulary",
+    "include_num_input_tokens_seen": "nothing: num_tokens is always logged",
+    "neftune_noise_alpha": "nothing: inputs are packed, not embedded by a hook",
+    "logging_nan_inf_filter": "nothing: a loss that is not finite stops the run",
+    "group_by_length": "nothing: batches are packed without padding",
+    "padding_free": "nothing: it always is",
+    "auto_find_batch_size": "max_tokens, the positions per forward pass",
+}
+
+_ARGUMENTS = {field.name for field in dataclasses.fields(TrainingArguments)}
+
+
+class TrainingConfig(BaseModel):
+    """How a policy is trained.
+
+    Beside these fields it takes the options of the objective (`beta`, `label_smoothing`, ...) and every argument of
+    `transformers.TrainingArguments` that has an effect.
+    """
+
+    model_config = ConfigDict(extra="allow", validate_assignment=True)
+
+    objective: str = Field("dpo", description="the loss, or a sum such as 'dpo + 0.1*sft'")
+    output_dir: str = Field("runs/align", description="folder of the run")
+    per_device_train_batch_size: int = Field(8, ge=1, description="examples per process and step")
+    per_device_eval_batch_size: int = Field(16, ge=1, description="held-out examples per process and step")
+    gradient_accumulation_steps: int = Field(1, ge=1, description="batches per optimiser step")
+    learning_rate: float | None = Field(
+        None, gt=0, description="by default 1e-6 (2e-5 for sft), ten times that with an adapter"
+    )
+    num_train_epochs: float = Field(1.0, gt=0, description="passes over the examples")
+    max_steps: int = Field(-1, description="optimiser steps; above 0 it overrides num_train_epochs")
+    lr_scheduler_type: str = Field("linear", description="as transformers has it")
+    warmup_steps: float = Field(0.1, ge=0, description="steps, or a share of all steps below 1")
+    max_grad_norm: float = Field(1.0, ge=0, description="gradients are clipped to this norm; 0 for no clipping")
+    seed: int = Field(42, description="of everything in the run")
+    logging_steps: float = Field(10, gt=0, description="steps between log lines, or a share of all below 1")
+    eval_strategy: Literal["no", "steps", "epoch"] = Field(
+        "no", description="when the held-out loss is measured"
+    )
+    save_strategy: Literal["no", "steps", "epoch"] = Field("steps", description="when checkpoints are written")
+    save_steps: float = Field(500, gt=0, description="steps between checkpoints, or a share of all below 1")
+    save_total_limit: int | None = Field(2, ge=1, description="checkpoints kept")
+    report_to: str | list[str] = Field("none", description="trackers: wandb, tensorboard, mlflow, trackio, ...")
+    max_length: int | None = Field(
+        1024, ge=2, description="tokens of prompt and response; longer ones are cut, counted"
+    )
+    max_tokens: int = Field(32_768, ge=64, description="positions per forward pass")
+    use_peft: bool = Field(False, description="train a LoRA adapter")
+    lora_r: int = Field(16, ge=1, description="rank of the adapter")
+    lora_alpha: float = Field(32.0, gt=0, description="scale of the adapter")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout in the adapter")
+    lora_target_modules: str | list[str] = Field("all-linear", description="which layers get an adapter")
+    disable_dropout: bool = Field(
+        True, description="train without dropout, so that the policy starts at its reference"
+    )
+    reference: str | None = Field(None, description="path or name of the reference model; by default the start")
+    reference_cache: bool = Field(True, description="keep reference log-probabilities on disk")
+    cache_dir: str | None = Field(None, description="where; by default $ACCORD_CACHE or ~/.cache/accordance")
+    check: bool = Field(True, description="compare the first batch with a plain forward pass")
+    parallel: Parallel | None = Field(None, description="how several processes share the work")
+    resume_from_checkpoint: str | bool = Field(
+        False, description="True for the newest whole checkpoint, or a path"
+    )
+    overwrite_output_dir: bool = Field(False, description="replace a run that is in the folder")
+
+    _objective: Objective[Any] | None = PrivateAttr(None)
+
+    @classmethod
+    def of(
+        cls, options: Mapping[str, Any], *, where: str = "options", also: frozenset[str] = frozenset()
+    ) -> TrainingConfig:
+        """A config from options by name.
+
+        Args:
+            options: names and values.
+            where: the recipe's file, for error messages.
+            also: other names that the caller knows, for suggestions.
+
+        Raises:
+            ConfigError: a name is unknown (with the nearest known one), a value is out of range, or an option
+                would have no effect.
+        """
+        extras = set(options) - set(cls.model_fields)
+        objective = str(options.get("objective", cls.model_fields["objective"].default))
+        known = _objective_options(objective)
+        for name in sorted(extras):
+            if name in _NO_EFFECT:
+                raise ConfigError(f"{name} has no effect here", where=where, remedy=f"use {_NO_EFFECT[name]}")
+            if name not in known and name not in _ARGUMENTS:
+                raise _unknown(name, objective, known, where, also)
+        for name, depends, needed in (
+            *(
+                (key, "use_peft", True)
+                for key in ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+            ),
+            ("save_steps", "save_strategy", "steps"),
+            ("eval_steps", "eval_strategy", "steps"),
+            ("cache_dir", "reference_cache", True),
+        ):
+            value = options.get(depends, cls.model_fields[depends].default)
+            if name in options and value != needed:
+                raise ConfigError(
+                    f"{name} has no effect with {depends}={value}",
+                    where=where,
+                    remedy=f"set {depends}={needed}, or leave {name} out",
+                )
+        try:
+            return cls(**options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ConfigError(
+                f"{'.'.join(map(str, first['loc']))}: {first['msg']}", where=where, found=first.get("input")
+            ) from error
+
+    def build_objective(self) -> Objective[Any]:
+        """The objective with its options; the same object every time, since it may keep running values."""
+        if self._objective is None:
+            known = _objective_options(self.objective)
+            options = {name: value for name, value in (self.model_extra or {}).items() if name in known}
+            self._objective = get_objective(self.objective, **options)
+        return self._objective
+
+    def arguments(self) -> TrainingArguments:
+        """transformers' training arguments."""
+        own = {name: value for name, value in self.model_dump().items() if name in _ARGUMENTS}
+        own.pop("resume_from_checkpoint")
+        if own.get("learning_rate") is None:
+            base = 2e-5 if self.objective.strip() == "sft" else 1e-6
+            own["learning_rate"] = base * (10 if self.use_peft else 1)
+        own |= _parallel(self.parallel)
+        return TrainingArguments(
+            **{"disable_tqdm": True, **own},
+            remove_unused_columns=False,
+            logging_nan_inf_filter=False,
+            average_tokens_across_devices=False,
+        )
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """The options in a recipe: one YAML file of names and values.
+
+    Raises:
+        ConfigError: it is not there, or not a mapping.
+    """
+    try:
+        options = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError("the recipe can't be read", where=str(path), found=str(error)) from error
+    except yaml.YAMLError as error:
+        raise ConfigError("the recipe is not YAML", where=str(path), found=str(error)) from error
+    if not isinstance(options, dict):
+        raise ConfigError("a recipe is a mapping of options", where=str(path), found=type(options).__name__)
+    return options
+
+
+def _objective_options(objective: str) -> set[str]:
+    """Names of the options of an objective, or of all parts of a sum; all there are where it is unknown."""
+    names = [name for name in objective_names() if name in _words(objective)]
+    return {option for name in names for option in objective_options(name)}
+
+
+def _words(objective: str) -> set[str]:
+    return {word.strip().split("*")[-1].strip() for word in objective.split("+")}
+
+
+def _unknown(name: str, objective: str, known: set[str], where: str, also: frozenset[str]) -> AccordanceError:
+    others = [other for other in objective_names() if name in objective_options(other)]
+    if others:
+        return ConfigError(
+            f"{name} has no effect on the objective {objective}",
+            where=where,
+            expected=f"its options: {', '.join(sorted(known)) or 'none'}",
+            remedy=f"leave it out, or use an objective that has it: {', '.join(others)}",
+        )
+    close = nearest(name, known | set(TrainingConfig.model_fields) | _ARGUMENTS | also)
+    return ConfigError(
+        f"unknown option {name!r}",
+        where=where,
+        expected="an option of the run, of the objective, or of transformers.TrainingArguments",
+        remedy=f"did you mean {close!r}?" if close else "see `accord align --help`",
+    )
+
+
+def _parallel(kind: Parallel | None) -> dict[str, Any]:
+    if kind == "fsdp2":
+        return {"fsdp": "full_shard auto_wrap", "fsdp_config": {"version": 2}}
+    if kind in ("zero2", "zero3"):
+        stage = int(kind[-1])
+        auto = dict.fromkeys(("train_micro_batch_size_per_gpu", "gradient_accumulation_steps"), "auto")
+        return {
+            "deepspeed": {
+                "zero_optimization": {"stage": stage},
+                "bf16": {"enabled": "auto"},
+                "gradient_clipping": "auto",
+                **auto,
+            }
+        }
+    return {}

@@ -1,0 +1,296 @@
+"""What a trainer trains on: groups of token ids with the judgments that an objective needs beside them."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from accordance.core import views
+from accordance.core.errors import DataError
+from accordance.core.objective import ListLogps, Objective, PairLogps, Tokens, UnaryLogps
+from accordance.core.record import Account, Record, Records, Response
+from accordance.models import Encoder, Group, GroupLogps, ReferenceLogps, fit
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example: its tokens, and numbers per example or per response.
+
+    Attributes:
+        group: prompt and responses (chosen, rejected; or one; or a list, best first).
+        columns: numbers by name: `gap` for pairs, `label` for thumbs, `scores` (one per response) for lists.
+        origin: file and row of its record.
+    """
+
+    group: Group
+    columns: dict[str, Any]
+    origin: str = ""
+
+
+@dataclass
+class Examples(Dataset[Example]):
+    """Examples in memory, tokens as packed integers.
+
+    Attributes:
+        items: the examples.
+        dropped: for each reason, the origins of what can't be trained on.
+        notes: what was done to examples that were kept, and how often.
+        source: which view of the records they are (``pairs``, ``thumbs``, ...).
+    """
+
+    items: list[Example] = field(default_factory=list)
+    dropped: dict[str, list[str]] = field(default_factory=dict)
+    notes: Counter[str] = field(default_factory=Counter)
+    source: str = ""
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+        return self.items[index]
+
+    def account(self, account: Account) -> Account:
+        """A records account with these drops added under their reasons (examples, not rows)."""
+        merged = account.copy()
+        for reason, origins in self.dropped.items():
+            merged.notes[f"not trained on: {reason}"] += len(origins)
+        merged.notes.update(self.notes)
+        return merged
+
+
+def examples_for(
+    objective: Objective[Any],
+    records: Records,
+    encoder: Encoder,
+    *,
+    max_length: int | None = None,
+    seed: int = 0,
+    progress: Callable[[int], object] | None = None,
+) -> Examples:
+    """The examples that an objective can learn from in these records.
+
+    Pairs come from comparisons; single responses from thumbs, or from pairs taken apart (chosen up, rejected
+    down), or for imitation from demonstrations, or from chosen responses; lists from rankings of any length.
+    Ties and identical responses carry no direction: pairs leave them out and say so.
+
+    Args:
+        objective: decides which view of the records is taken.
+        records: what people said.
+        encoder: the policy's tokenisation.
+        max_length: largest number of tokens of prompt and response; see `accordance.models.fit`.
+        seed: of the mismatched responses that KTO's KL term needs.
+        progress: called with the number of examples tokenised since the last call.
+
+    Raises:
+        DataError: the records hold nothing that the objective can learn from.
+    """
+    source, rows, dropped = _SOURCES[objective.bundle.kind](objective, records)
+    made = Examples(dropped=dropped, source=source)
+    stream = iter(rows)
+    while chunk := list(islice(stream, 1024)):
+        encoded = encoder.encode_many([(r.prompt, responses, r.extras) for r, responses, _ in chunk])
+        for (record, _, columns), ids in zip(chunk, encoded):
+            group = Group(array("i", ids.prompt_ids), [array("i", r) for r in ids.response_ids])
+            least = 1 if group.prompt else 2
+            if min(map(len, group.responses)) < least:
+                made.dropped.setdefault("empty response", []).append(record.origin)
+                continue
+            short, what = fit(group, max_length)
+            if short is None:
+                made.dropped.setdefault(what, []).append(record.origin)
+                continue
+            if what:
+                made.notes[what] += 1
+            made.items.append(Example(short, columns, record.origin))
+        if progress is not None:
+            progress(len(chunk))
+    if not made.items:
+        raise DataError(
+            f"nothing is left that {objective.name} can learn from",
+            where=records.source,
+            found=f"{ {reason: len(rows) for reason, rows in made.dropped.items()} or 'no judgments' } of "
+            f"{len(records)} records with judgments {records.counts()}",
+            expected=_NEEDS[objective.bundle.kind],
+            remedy="look at the records with `accord data`; another objective or a larger max_length may do",
+        )
+    if objective.mismatched:
+        _add_mismatched(made, seed)
+    return made
+
+
+Row = tuple[Record, Sequence[Response], dict[str, Any]]
+
+_NEEDS = {
+    "pair": "comparisons of two or more responses with a difference",
+    "unary": "thumbs, demonstrations, or pairs to take apart",
+    "list": "comparisons or ratings of two or more responses",
+}
+
+
+def _pairs(objective: Objective[Any], records: Records) -> tuple[str, Iterable[Row], dict[str, list[str]]]:
+    dropped: dict[str, list[str]] = {}
+
+    def rows() -> Iterator[Row]:
+        for pair in views.pairs(records, ties=True):
+            if pair.tie or pair.chosen.text == pair.rejected.text:
+                reason = "tie" if pair.tie else "identical responses"
+                dropped.setdefault(reason, []).append(pair.record.origin)
+                continue
+            yield pair.record, (pair.chosen, pair.rejected), {"gap": pair.gap}
+
+    return "pairs", rows(), dropped
+
+
+def _unary(objective: Objective[Any], records: Records) -> tuple[str, Iterable[Row], dict[str, list[str]]]:
+    if objective.labels:
+        thumbs = views.thumbs(records)
+        if len(thumbs):
+            rows = ((item.record, (item.response,), {"label": item.value > 0}) for item in thumbs)
+            return "thumbs", rows, {}
+        _, pairs, dropped = _pairs(objective, records)
+        apart = (
+            (record, (response,), {"label": good})
+            for record, responses, _ in pairs
+            for response, good in zip(responses, (True, False))
+        )
+        return "pairs taken apart into thumbs", apart, dropped
+    shown = views.demonstrations(records)
+    if len(shown):
+        return "demonstrations", ((item.record, (item.response,), {}) for item in shown), {}
+    _, pairs, dropped = _pairs(objective, records)
+    return "chosen responses of pairs", ((r, responses[:1], {}) for r, responses, _ in pairs), dropped
+
+
+def _lists(objective: Objective[Any], records: Records) -> tuple[str, Iterable[Row], dict[str, list[str]]]:
+    dropped: dict[str, list[str]] = {}
+
+    def rows() -> Iterator[Row]:
+        for item in views.rankings(records):
+            if len(set(item.scores)) == 1:
+                dropped.setdefault("tie", []).append(item.record.origin)
+                continue
+            yield item.record, item.responses, {"scores": item.scores}
+
+    return "rankings", rows(), dropped
+
+
+_SOURCES: dict[str, Callable[..., tuple[str, Iterable[Row], dict[str, list[str]]]]] = {
+    "pair": _pairs,
+    "unary": _unary,
+    "list": _lists,
+}
+
+
+def _add_mismatched(made: Examples, seed: int) -> None:
+    """Put beside every response one that was written for another prompt."""
+    size = len(made.items)
+    if size < 2:
+        raise DataError("a mismatched response needs at least two examples", found=size)
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed)).tolist()
+    shift = {order[place]: order[(place + 1) % size] for place in range(size)}
+    items = []
+    for index, example in enumerate(made.items):
+        other = made.items[shift[index]].group.responses[0]
+        items.append(
+            Example(
+                Group(example.group.prompt, [*example.group.responses, other]), example.columns, example.origin
+            )
+        )
+    made.items = items
+
+
+def bundle_for(
+    objective: Objective[Any],
+    logps: GroupLogps,
+    reference: ReferenceLogps | None,
+    columns: dict[str, Tensor],
+) -> Any:
+    """The bundle of log-probabilities that an objective takes, for one batch.
+
+    Args:
+        objective: decides the kind of bundle.
+        logps: what the engine returned, responses in the order of the examples' groups.
+        reference: the same responses under the reference, or None.
+        columns: per-example columns, each of shape [n] (`scores`: [n, K] with NaN where there is no response).
+    """
+    ref = None if reference is None else reference.logp.to(logps.logp)
+    tokens = None
+    if objective.tokens:
+        ref_tokens = None if reference is None else reference.tokens.to(logps.tokens)
+        tokens = Tokens(logps.tokens, logps.row, ref_tokens)
+    rest = {name: value for name, value in columns.items() if name not in ("gap", "label", "scores", "weight")}
+    shared = {"weight": columns.get("weight"), "extras": rest}
+    if objective.bundle.kind == "pair":
+        first, second = slice(0, None, 2), slice(1, None, 2)
+        return PairLogps(
+            logps.logp[first],
+            logps.logp[second],
+            logps.lengths[first],
+            logps.lengths[second],
+            None if ref is None else ref[first],
+            None if ref is None else ref[second],
+            columns.get("gap"),
+            tokens=tokens,
+            **shared,
+        )
+    if objective.bundle.kind == "unary":
+        own = slice(0, None, 2 if objective.mismatched else 1)
+        other = slice(1, None, 2)
+        mismatched = objective.mismatched
+        if tokens is not None and mismatched:
+            tokens = _own_tokens(tokens)
+        return UnaryLogps(
+            logps.logp[own],
+            logps.lengths[own],
+            columns.get("label"),
+            None if ref is None else ref[own],
+            logps.logp[other].detach() if mismatched else None,
+            ref[other] if mismatched and ref is not None else None,
+            tokens=tokens,
+            **shared,
+        )
+    return _list_bundle(logps, ref, tokens, columns, shared)
+
+
+def _own_tokens(tokens: Tokens) -> Tokens:
+    keep = tokens.row % 2 == 0
+    ref = None if tokens.ref is None else tokens.ref[keep]
+    return Tokens(tokens.logp[keep], tokens.row[keep] // 2, ref)
+
+
+def _list_bundle(
+    logps: GroupLogps,
+    ref: Tensor | None,
+    tokens: Tokens | None,
+    columns: dict[str, Tensor],
+    shared: dict[str, Any],
+) -> ListLogps:
+    sizes = torch.bincount(logps.group)
+    n, width = len(sizes), int(sizes.max())
+    place = torch.arange(len(logps.group), device=logps.group.device)
+    place = place - (sizes.cumsum(0) - sizes)[logps.group]
+    flat = logps.group * width + place
+
+    def grid(values: Tensor, fill: float) -> Tensor:
+        empty = values.new_full((n * width,), fill)
+        return empty.scatter(0, flat, values).view(n, width)
+
+    if tokens is not None:
+        tokens = Tokens(tokens.logp, flat[tokens.row], tokens.ref)
+    return ListLogps(
+        grid(logps.logp, 0.0),
+        grid(logps.lengths, 1),
+        grid(torch.ones_like(logps.lengths), 0).bool(),
+        columns.get("scores"),
+        None if ref is None else grid(ref, 0.0),
+        tokens=tokens,
+        **shared,
+    )

@@ -1,0 +1,307 @@
+"""One training run: examples, adapter, reference, trainer, checkpoints; interrupted or resumed."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import set_seed as seed_everything
+
+from accordance.core.errors import ConfigError, TrainingError
+from accordance.core.objective import Objective
+from accordance.core.record import Records
+from accordance.models import (
+    CachedReference,
+    Group,
+    LocalPolicy,
+    Reference,
+    ReferenceLogps,
+    load_policy,
+    weights_hash,
+)
+from accordance.training.config import TrainingConfig
+from accordance.training.examples import Examples, examples_for
+from accordance.training.trainer import PreferenceTrainer, SeededSampler, last_complete_checkpoint
+
+#: Called with (stage, done, total): what a run is doing and how far it is.
+Progress = Callable[[str, int, int], object]
+
+
+@dataclass
+class TrainingRun:
+    """What a run leaves behind.
+
+    Attributes:
+        policy: the trained policy (the one that was passed in).
+        metrics: transformers' summary (runtime, steps per second, mean loss).
+        history: what was logged, one mapping per log line.
+        examples: what was trained on, with what was left out and why.
+        steps: optimiser steps taken in all, resumed ones included.
+        interrupted: whether it was stopped by Ctrl-C; a checkpoint is in the folder.
+        reference: where reference log-probabilities came from.
+        timings: seconds spent on tokenising, on the reference and on training.
+        start: provider of the log-probabilities of the policy as it was before training, where one was kept.
+    """
+
+    policy: LocalPolicy
+    metrics: dict[str, float]
+    history: list[dict[str, Any]]
+    examples: Examples
+    steps: int
+    interrupted: bool = False
+    reference: str = "none"
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+def train(
+    policy: LocalPolicy,
+    records: Records,
+    config: TrainingConfig,
+    *,
+    held_out: Records | None = None,
+    progress: Progress | None = None,
+    callbacks: tuple[Any, ...] = (),
+    card: Callable[[], str] | None = None,
+) -> TrainingRun:
+    """Train a policy on records; checkpoints and the final model go to `config.output_dir`.
+
+    Args:
+        policy: is changed in place (and wrapped in an adapter with `use_peft`).
+        records: what people said.
+        config: everything else.
+        held_out: records for the held-out loss, where `eval_strategy` asks for it.
+        progress: called as the run goes on.
+        callbacks: transformers callbacks, to probe the policy on the way.
+        card: writes the model card's text.
+
+    Raises:
+        ConfigError, DataError, TrainingError: see `TrainingConfig`, `examples_for`, `PreferenceTrainer`.
+    """
+    note = progress or (lambda stage, done, total: None)
+    timings: dict[str, float] = {}
+    objective = config.build_objective()
+    arguments = config.arguments()
+    resume = _resume_from(config)
+    seed_everything(config.seed)
+    if config.disable_dropout:
+        disable_dropout(policy.model)
+    clock = time.perf_counter()
+    done = 0
+
+    def tokenised(count: int) -> None:
+        nonlocal done
+        done += count
+        note("tokenise", done, max(done, len(records)))
+
+    data = examples_for(
+        objective, records, policy.encoder, max_length=config.max_length, seed=config.seed, progress=tokenised
+    )
+    held = (
+        examples_for(objective, held_out, policy.encoder, max_length=config.max_length, seed=config.seed)
+        if held_out is not None and len(held_out) and config.eval_strategy != "no"
+        else None
+    )
+    timings["tokenise"] = time.perf_counter() - clock
+    if config.use_peft:
+        add_adapter(policy, config)
+    clock = time.perf_counter()
+    reference, described = _reference(policy, objective, config, arguments, data, held, note)
+    timings["reference"] = time.perf_counter() - clock
+    stop = StopOnSignal()
+    trainer = PreferenceTrainer(
+        policy,
+        objective,
+        arguments,
+        data,
+        held,
+        reference=reference,
+        max_tokens=config.max_tokens,
+        check=config.check,
+        starts_at_reference=config.reference is None,
+        card=card,
+        callbacks=(*callbacks, ProgressCallback(note), stop),
+    )
+    clock = time.perf_counter()
+    with stop:
+        try:
+            outcome = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        except OSError as error:
+            raise TrainingError(
+                f"the run's folder can't be written: {error.strerror or error}",
+                where=str(error.filename or config.output_dir),
+                remedy="free some space or choose another --output-dir; the last whole checkpoint is kept, "
+                "and --resume goes on from it",
+            ) from error
+    timings["train"] = time.perf_counter() - clock
+    if not stop.stopped:
+        trainer.save_model()
+        trainer.create_model_card()
+        if config.model_extra and config.model_extra.get("push_to_hub"):
+            trainer.push_to_hub()
+    return TrainingRun(
+        policy,
+        {key: float(value) for key, value in outcome.metrics.items() if isinstance(value, int | float)},
+        list(trainer.state.log_history),
+        data,
+        trainer.state.global_step,
+        interrupted=stop.stopped,
+        reference=described,
+        timings=timings,
+    )
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Set every dropout of a model to 0: a policy under dropout is not the policy that the reference is."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "activation_dropout", "hidden_dropout", "dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+def add_adapter(policy: LocalPolicy, config: TrainingConfig) -> None:
+    """Wrap the policy's model in a LoRA adapter; the base weights are frozen."""
+    if policy.has_adapter:
+        return
+    from peft import LoraConfig, TaskType, get_peft_model, prepare_model_for_kbit_training
+
+    model: Any = policy.model
+    if getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False):
+        model = prepare_model_for_kbit_training(model)
+    lora = LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,  # type: ignore[arg-type]
+        lora_dropout=config.lora_dropout,
+        target_modules=config.lora_target_modules,
+    )
+    try:
+        policy.model = policy.engine.model = get_peft_model(model, lora)
+    except ValueError as error:
+        raise ConfigError(
+            f"the adapter can't be put on: {error}",
+            where="lora_target_modules",
+            found=config.lora_target_modules,
+            remedy="name layers that the model has, or 'all-linear'",
+        ) from error
+
+
+def _reference(
+    policy: LocalPolicy,
+    objective: Objective[Any],
+    config: TrainingConfig,
+    arguments: TrainingArguments,
+    data: Examples,
+    held: Examples | None,
+    note: Progress,
+) -> tuple[Callable[[list[Group]], ReferenceLogps] | None, str]:
+    """Where reference log-probabilities come from, made ready before the policy moves."""
+    if not objective.reference:
+        for option in ("reference", "reference_cache", "cache_dir"):
+            if option in config.model_fields_set:
+                raise ConfigError(f"{option} has no effect: {objective.name} needs no reference")
+        return None, "none needed"
+    if config.reference is not None:
+        other = load_policy(config.reference, tokenizer=policy.tokenizer, dtype=policy.engine.bare.dtype)
+        source, described = Reference(other.engine, max_tokens=config.max_tokens), config.reference
+        digest = weights_hash(other.model, adapter=True)
+    elif policy.has_adapter:
+        source = Reference(policy.engine, context=policy.adapter_off, max_tokens=config.max_tokens)
+        described, digest = "the policy with its adapter switched off", weights_hash(policy.model)
+    else:
+        source = Reference(policy.engine, max_tokens=config.max_tokens)
+        described, digest = "the policy before training", weights_hash(policy.model)
+    if not config.reference_cache:
+        if config.reference is None and not policy.has_adapter:
+            raise ConfigError(
+                "reference_cache=False needs a reference that outlives training",
+                remedy="name a reference model, train an adapter, or leave the cache on",
+            )
+        return source, described
+    cached = CachedReference(source, digest, config.cache_dir)
+    wanted = [example.group for example in _needed(arguments, data)] + [
+        e.group for e in (held or Examples()).items
+    ]
+    rank, world = arguments.process_index, arguments.world_size
+    total = len(wanted[rank::world])
+    missing = cached.prepare(wanted[rank::world], step=lambda done: note("reference", done, total))
+    if world > 1:
+        torch.distributed.barrier()
+    return cached, f"{described} (cache: {missing} of {cached.hits + cached.misses} responses computed)"
+
+
+def _needed(arguments: TrainingArguments, data: Examples) -> list[Any]:
+    """The examples that a run will touch: all, or those that its first steps draw."""
+    step = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    touched = arguments.max_steps * step if arguments.max_steps > 0 else len(data)
+    if touched >= len(data):
+        return data.items
+    order = list(SeededSampler(len(data), arguments.data_seed or arguments.seed))
+    return [data.items[index] for index in order[:touched]]
+
+
+def _resume_from(config: TrainingConfig) -> Path | None:
+    """The checkpoint to go on from; refuses a folder that holds another run."""
+    folder = Path(config.output_dir)
+    newest = last_complete_checkpoint(folder)
+    if isinstance(config.resume_from_checkpoint, str):
+        path = Path(config.resume_from_checkpoint)
+        if not path.is_dir():
+            raise ConfigError("no such checkpoint", where="resume_from_checkpoint", found=str(path))
+        return path
+    if config.resume_from_checkpoint:
+        return newest
+    return None
+
+
+class StopOnSignal(TrainerCallback):
+    """Ctrl-C ends the step, writes a checkpoint and stops; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._before: Any = None
+
+    def __enter__(self) -> StopOnSignal:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self.stopped:
+            raise KeyboardInterrupt
+        self.stopped = True
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Ask the trainer to save and stop."""
+        if self.stopped:
+            control.should_save = True
+            control.should_training_stop = True
+
+
+class ProgressCallback(TrainerCallback):
+    """Tells a run's progress to whoever shows it."""
+
+    def __init__(self, note: Progress) -> None:
+        self.note = note
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """One more step is done."""
+        self.note("train", state.global_step, state.max_steps)

@@ -1,0 +1,335 @@
+"""The one trainer: a thin subclass of `transformers.Trainer`.
+
+What it adds: a batch is a set of packed groups; the loss is an `Objective` over their log-probabilities; the mean
+is taken over the whole optimiser step, so that gradient accumulation and the number of processes change nothing;
+reference log-probabilities come from a provider. Everything else is transformers'.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import Trainer, TrainingArguments
+
+from accordance.core.errors import TrainingError
+from accordance.core.objective import Objective
+from accordance.models import Group, LocalPolicy, ReferenceLogps, batches
+from accordance.training.examples import Example, Examples, bundle_for
+
+#: Written into a checkpoint's folder when everything else in it is there.
+COMPLETE = "complete"
+
+ReferenceFn = Callable[[Sequence[Group]], ReferenceLogps]
+
+
+class PreferenceTrainer(Trainer):
+    """Trains a policy on examples under an objective.
+
+    Args:
+        policy: what is trained; its model may be wrapped in PEFT.
+        objective: the loss.
+        args: transformers' training arguments.
+        train: examples to learn from.
+        held_out: examples to report the loss and metrics on, or None.
+        reference: gives reference log-probabilities for groups; None where the objective needs none.
+        max_tokens: positions per forward pass; a larger batch is cut into several, with the same gradient for
+            objectives that treat examples one by one.
+        check: whether to compare the first batch with a plain forward pass, and the policy with its reference.
+        starts_at_reference: whether the policy equals the reference before the first step, so that it can be
+            checked.
+        card: writes the model card's text, given the folder.
+        callbacks: transformers callbacks.
+
+    Raises:
+        TrainingError: a loss is not finite, or the first batch shows that the reference is not the policy's.
+    """
+
+    def __init__(
+        self,
+        policy: LocalPolicy,
+        objective: Objective[Any],
+        args: TrainingArguments,
+        train: Examples,
+        held_out: Examples | None = None,
+        *,
+        reference: ReferenceFn | None = None,
+        max_tokens: int = 32_768,
+        check: bool = True,
+        starts_at_reference: bool = True,
+        card: Callable[[], str] | None = None,
+        callbacks: Sequence[Any] = (),
+    ) -> None:
+        self.policy, self.objective, self.reference = policy, objective, reference
+        self.max_tokens, self.check, self.starts_at_reference = max_tokens, check, starts_at_reference
+        self.card = card
+        self._sums: dict[str, dict[str, list[float]]] = {
+            "train": defaultdict(lambda: [0.0, 0.0]),
+            "eval": defaultdict(lambda: [0.0, 0.0]),
+        }
+        self._seen_tokens = 0
+        super().__init__(
+            model=policy.model,
+            args=args,
+            train_dataset=train,
+            eval_dataset=held_out,
+            data_collator=self._collate,
+            processing_class=policy.tokenizer,
+            callbacks=list(callbacks),
+        )
+        self.model_accepts_loss_kwargs = True
+        self.loss_is_scaled_for_ga = True
+
+    # Data
+
+    def _collate(self, examples: list[Example]) -> dict[str, Any]:
+        """A batch: one part for each forward pass that it takes, and how many units its loss is a mean over."""
+        groups = [example.group for example in examples]
+        parts, start = [], 0
+        for chunk in batches(groups, self.max_tokens, shared=self.policy.engine.shared):
+            some = examples[start : start + len(chunk)]
+            start += len(chunk)
+            parts.append(
+                {
+                    "packed": self.policy.engine.pack(chunk),
+                    "columns": _columns(some),
+                    "origins": [example.origin for example in some],
+                }
+            )
+        return {"units": torch.tensor([self._units(example) for example in examples]), "parts": parts}
+
+    def _units(self, example: Example) -> float:
+        if self.objective.unit == "examples":
+            return 1.0
+        group = example.group
+        counted = group.responses[:1] if self.objective.mismatched else group.responses
+        return float(sum(len(response) - (not group.prompt) for response in counted))
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return SeededSampler(len(self.train_dataset), self.args.data_seed or self.args.seed)  # type: ignore[arg-type]
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor]:
+        """The batches of one optimiser step, and the units in all of them on all processes."""
+        samples = [batch for _, batch in zip(range(num_batches), epoch_iterator)]
+        units = sum((batch["units"].sum() for batch in samples), torch.zeros(()))
+        return samples, self.accelerator.gather(units.to(device).reshape(1)).sum()
+
+    # The loss
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Forward and backward of one batch, part by part."""
+        losses = [
+            super(PreferenceTrainer, self).training_step(model, {"part": part}, num_items_in_batch)
+            for part in inputs["parts"]
+        ]
+        return torch.stack(losses).sum()
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The summed loss of one part, over the units of the whole optimiser step."""
+        part = inputs["part"]
+        packed = part["packed"]
+        if self.check and model.training and self.state.global_step == 0:
+            self.policy.engine.check(packed.groups)
+        wants_entropy = model.training and self._logs_next()
+        logps = self.policy.engine(packed, model=model, entropy=wants_entropy)
+        reference = None if self.reference is None else self.reference(packed.groups)
+        columns = {name: value.to(logps.logp.device) for name, value in part["columns"].items()}
+        bundle = bundle_for(self.objective, logps, reference, columns)
+        if self.check and model.training and self.state.global_step == 0:
+            self._check_reference(logps.logp, reference)
+            self.check = False
+        losses = self.objective(bundle)
+        if not bool(torch.isfinite(losses).all()):
+            self._not_finite(losses, logps.logp, part)
+        if bundle.weight is not None:
+            losses = losses * bundle.weight
+        kind = "train" if model.training else "eval"
+        self._note(kind, bundle, logps, losses)
+        loss = losses.sum()
+        if num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes / num_items_in_batch
+        return (loss, {"losses": losses.detach()}) if return_outputs else loss
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[Tensor, None, None]:
+        """The mean loss of one held-out batch; the metrics are noted on the way."""
+        units = inputs["units"].sum().to(self.args.device)
+        with torch.no_grad():
+            total = sum(
+                (self.compute_loss(model, {"part": part}) for part in inputs["parts"]),
+                torch.zeros((), device=self.args.device),
+            )
+        return total.detach() / units, None, None
+
+    def _check_reference(self, logp: Tensor, reference: ReferenceLogps | None) -> None:
+        if reference is None or not self.starts_at_reference:
+            return
+        gap = float((logp.detach().cpu() - reference.logp.cpu()).abs().max() / logp.detach().abs().mean().cpu())
+        if gap > self.policy.engine.tolerance:
+            raise TrainingError(
+                "before the first step the policy differs from its reference",
+                found=f"relative gap {gap:.1e}",
+                expected=f"at most {self.policy.engine.tolerance:.0e}",
+                remedy="dropout on, or reference log-probabilities of other weights: clear the cache folder",
+            )
+
+    def _not_finite(self, losses: Tensor, logp: Tensor, part: dict[str, Any]) -> None:
+        bad = (~torch.isfinite(losses)).nonzero().flatten().tolist()
+        rows = [part["origins"][i] for i in bad][:5]
+        raise TrainingError(
+            "the loss is not finite",
+            where=f"step {self.state.global_step + 1}, {', '.join(filter(None, rows)) or 'batch rows ' + str(bad[:5])}",
+            found=f"{len(bad)} of {len(losses)} losses; finite log-probabilities: "
+            f"{bool(torch.isfinite(logp).all())}",
+            remedy="lower the learning rate or max_grad_norm, or train in bf16 or fp32 instead of fp16; "
+            "the last checkpoint is whole",
+        )
+
+    # Metrics
+
+    def _logs_next(self) -> bool:
+        every = self.state.logging_steps or 1
+        return (self.state.global_step + 1) % max(int(every), 1) == 0
+
+    @torch.no_grad()
+    def _note(self, kind: str, bundle: Any, logps: Any, losses: Tensor) -> None:
+        """Collect sums and counts of the ecosystem's metrics."""
+        sums = self._sums[kind]
+
+        def add(name: str, values: Tensor) -> None:
+            values = values.detach().float()
+            sums[name][0] += float(values.sum())
+            sums[name][1] += values.numel()
+
+        if logps.entropy is not None:
+            add("entropy", logps.entropy)
+        if kind == "train":
+            self._seen_tokens += int(logps.lengths.sum())
+        rewards = self.objective.rewards(bundle) if self.objective.rewards is not None else None
+        if bundle.kind == "pair":
+            add("logps/chosen", bundle.chosen)
+            add("logps/rejected", bundle.rejected)
+            if rewards is not None:
+                chosen, rejected = rewards
+                add("rewards/chosen", chosen)
+                add("rewards/rejected", rejected)
+                add("rewards/margins", chosen - rejected)
+                add("rewards/accuracies", (chosen > rejected).float() + 0.5 * (chosen == rejected).float())
+        elif bundle.kind == "unary":
+            good = bundle.label if bundle.label is not None else torch.ones_like(bundle.logp, dtype=torch.bool)
+            add("logps/chosen", bundle.logp[good])
+            if bundle.label is not None:
+                add("logps/rejected", bundle.logp[~good])
+            if rewards is not None:
+                add("rewards/chosen", rewards[good])
+                add("rewards/rejected", rewards[~good])
+        elif rewards is not None and bundle.scores is not None:
+            best = rewards.masked_fill(~bundle.mask, -math.inf).argmax(1)
+            first = bundle.scores.nan_to_num(-math.inf).argmax(1)
+            add("rewards/accuracies", (best == first).float())
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the collected metrics, averaged over examples and processes, to what transformers logs."""
+        evaluating = any(key.startswith("eval_") for key in logs)
+        if not evaluating or "eval_loss" in logs:
+            kind, prefix = ("eval", "eval_") if evaluating else ("train", "")
+            sums = self._sums[kind]
+            names = sorted(sums)
+            if names:
+                table = torch.tensor([sums[name] for name in names], device=self.args.device)
+                table = self.accelerator.reduce(table, "sum")
+                logs |= {
+                    prefix + name: float(total / count)
+                    for name, (total, count) in zip(names, table.tolist())
+                    if count
+                }
+            sums.clear()
+        if not evaluating:
+            seen = torch.tensor(float(self._seen_tokens), device=self.args.device)
+            logs["num_tokens"] = float(self.accelerator.reduce(seen, "sum"))
+        super().log(logs, start_time)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> float:
+        """Operations of one batch: six per weight and computed position."""
+        positions = sum(part["packed"].input_ids.numel() for part in inputs["parts"])
+        return 6.0 * positions * self.policy.num_parameters
+
+    # Checkpoints
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save and folder.exists():
+            extra = {"objective": dict(self.objective.state), "seen_tokens": self._seen_tokens}
+            torch.save(extra, folder / "accordance.pt")
+            (folder / COMPLETE).touch()
+            os.sync()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        file = Path(resume_from_checkpoint) / "accordance.pt"
+        if file.exists():
+            extra = torch.load(file, weights_only=True)
+            for name, value in extra["objective"].items():
+                self.objective.state[name].copy_(value)
+            self._seen_tokens = extra["seen_tokens"]
+        self.check = False  # the policy has left its reference
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write the run's own model card instead of transformers' generic one."""
+        if self.card is not None and self.is_world_process_zero():
+            Path(self.args.output_dir, "README.md").write_text(self.card(), encoding="utf-8")
+
+
+class SeededSampler(Sampler[int]):
+    """A new permutation every epoch, from the seed and the epoch alone."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed, self.epoch = size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the permutation."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        yield from torch.randperm(self.size, generator=generator).tolist()
+
+
+def last_complete_checkpoint(folder: str | Path) -> Path | None:
+    """The newest checkpoint in a run's folder that was written to its end."""
+    done = [path.parent for path in Path(folder).glob(f"checkpoint-*/{COMPLETE}")]
+    return max(done, key=lambda path: int(path.name.split("-")[1]), default=None)
+
+
+def _columns(examples: Sequence[Example]) -> dict[str, Tensor]:
+    columns: dict[str, Tensor] = {}
+    for name in examples[0].columns:
+        values = [example.columns[name] for example in examples]
+        if isinstance(values[0], tuple | list):
+            width = max(map(len, values))
+            values = [[*row, *[math.nan] * (width - len(row))] for row in values]
+        columns[name] = torch.tensor(values)
+    return columns
+
+
+__all__ = ["COMPLETE", "PreferenceTrainer", "SeededSampler", "last_complete_checkpoint"]

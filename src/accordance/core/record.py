@@ -279,7 +279,8 @@ class Records:
     ) -> Records:
         """Records from objects, held in memory."""
         rows = [record.to_row() for record in records]
-        return cls(Dataset.from_list(rows, features=FEATURES), account or Account(read=len(rows)), source)
+        dataset = Dataset.from_list(rows, features=FEATURES) if rows else _empty()
+        return cls(dataset, account or Account(read=len(rows)), source)
 
     @property
     def streaming(self) -> bool:
@@ -348,7 +349,9 @@ class Records:
         if not self.streaming:
             return self
         stream = self.dataset if limit is None else self.dataset.take(limit)
-        return Records(Dataset.from_list(list(stream), features=FEATURES), self.account, self.source)
+        rows = list(stream)
+        dataset = Dataset.from_list(rows, features=FEATURES) if rows else _empty()
+        return Records(dataset, self.account, self.source)
 
     def fingerprint(self) -> str:
         """A hash of the content: equal for equal records, whatever file they came from."""
@@ -379,3 +382,8 @@ class Records:
 
 def _messages(rows: Iterable[Mapping[str, str]]) -> tuple[Message, ...]:
     return tuple(Message(row["role"], row["content"]) for row in rows)
+
+
+def _empty() -> Dataset:
+    """A table without rows (`Dataset.from_list` makes no columns of nothing)."""
+    return Dataset.from_dict({column: [] for column in FEATURES}, features=FEATURES)

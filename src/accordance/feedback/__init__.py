@@ -6,6 +6,7 @@ To add a format: a file in `formats/` with a function under `@format`, and a lin
 
 from accordance.feedback.formats import FORMATS, format
 from accordance.feedback.loading import load_records
+from accordance.feedback.preflight import preflight
 from accordance.feedback.saving import save_records
 
-__all__ = ["FORMATS", "format", "load_records", "save_records"]
+__all__ = ["FORMATS", "format", "load_records", "preflight", "save_records"]

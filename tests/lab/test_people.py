@@ -10,7 +10,7 @@ import pytest
 from accordance.core.errors import ConfigError
 from accordance.core.scorer import PairScorer, Scorer
 from accordance.core.views import pairs
-from accordance.lab import PopulationScorer, default_population, make_records, world
+from accordance.lab import SHARED, PopulationScorer, default_population, make_records, world
 from accordance.lab.people import Person, Population
 
 ASK = "What colour is the lemon?"
@@ -48,7 +48,7 @@ def test_three_groups_agree_on_what_is_right_and_differ_in_taste() -> None:
 
 def test_individuals_are_drawn_around_their_group() -> None:
     weights = [p.weights["correctness"] for p in Population.sample(seed=1, size=300, spread=0.25).people]
-    assert np.mean(weights) == pytest.approx(3.0, abs=0.06)
+    assert np.mean(weights) == pytest.approx(SHARED["correctness"], abs=0.06)
     assert np.std(weights) == pytest.approx(0.25, abs=0.04)
 
 

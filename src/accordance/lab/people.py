@@ -1,8 +1,8 @@
 """Simulated people: groups with tastes, individuals around them, judgments with noise, position bias and ties.
 
 What a person feels about an answer is a weighted sum of its attributes. What the person *says* of several
-answers is the order of ``utility / temperature + bias for the one shown first + Gumbel noise``: for two answers, a
-Bradley-Terry choice. Differences below a threshold are ties, and now and then the order is turned round.
+answers is the order of ``utility / temperature + bias for the one shown first + Gumbel noise``: for two
+answers, a Bradley-Terry choice. Differences below a threshold are ties, and some orders are turned round.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from accordance.lab.attributes import ATTRIBUTES, attributes
 #: What everybody cares about.
 SHARED: dict[str, float] = {
     "relevance": 2.0,
-    "correctness": 3.0,
-    "honesty": 2.5,
-    "harm": -3.0,
+    "correctness": 3.5,
+    "honesty": 3.0,
+    "harm": -3.5,
     "refusal": 0.6,
     "evasion": -2.0,
-    "politeness": 1.2,
-    "hedging": -0.4,
+    "politeness": 2.0,
+    "hedging": -0.6,
     "repetition": -1.5,
     "fluency": 2.5,
 }
@@ -48,10 +48,12 @@ class Group:
 
 #: They agree on what is right and harmless, and differ on manner, length and matters of taste.
 GROUPS: dict[str, Group] = {
-    "plain": Group(0.4, {"politeness": 0.7, "formality": -0.6, "elaboration": -1.0, "calm": -0.9, "old": -0.9}),
-    "scholars": Group(0.3, {"formality": 1.0, "elaboration": 0.8, "calm": 0.9, "old": 0.9}),
+    "plain": Group(
+        0.4, {"politeness": 1.3, "formality": -0.45, "elaboration": -0.7, "calm": -0.65, "old": -0.65}
+    ),
+    "scholars": Group(0.3, {"formality": 0.7, "elaboration": 0.6, "calm": 0.65, "old": 0.65}),
     "neighbours": Group(
-        0.3, {"politeness": 1.9, "formality": -0.5, "elaboration": 0.3, "calm": 0.7, "old": -0.7}
+        0.3, {"politeness": 2.6, "formality": -0.35, "elaboration": 0.2, "calm": 0.5, "old": -0.5}
     ),
 }
 
@@ -73,8 +75,8 @@ class Person:
     name: str
     group: str
     weights: Mapping[str, float]
-    temperature: float = 0.6
-    flips: float = 0.03
+    temperature: float = 0.4
+    flips: float = 0.02
     position_bias: float = 0.2
     tie: float = 0.15
 
@@ -111,8 +113,8 @@ class Population:
         groups: Mapping[str, Group] | None = None,
         shared: Mapping[str, float] | None = None,
         spread: float = 0.25,
-        temperature: float = 0.6,
-        flips: float = 0.03,
+        temperature: float = 0.4,
+        flips: float = 0.02,
         position_bias: float = 0.2,
         tie: float = 0.15,
     ) -> Population:

@@ -62,7 +62,7 @@ def test_numbers_and_intervals_stand_at_the_top_level_of_the_json(tmp_path: Path
     assert saved["win_rate"] == 0.7 and saved["win_rate_ci95"] == [0.6, 0.8]
     assert saved["accuracy"] == 0.75 and saved["accuracy_ci95"] == pytest.approx(wilson(3, 4).bounds)
     assert saved["kl"] == 2.0 and "kl_ci95" not in saved
-    assert saved["records"]["read"] == 5 and saved["win_rate_before"] is None
+    assert saved["records"]["read"] == saved["records"]["kept"] == 5 and saved["win_rate_before"] is None
     assert {"title", "warnings", "meta", "sections"} <= set(saved)
 
 
@@ -107,6 +107,16 @@ def test_every_block_is_on_the_page_with_its_numbers() -> None:
     assert [tag for tag, _ in page.tags].count("svg") == 1
     assert "4.50" in page.text and "score 1.50" in page.text
     assert ("mark", {}) in page.tags
+
+
+def test_the_direction_that_is_good_is_shown() -> None:
+    html = Report("t").add("a", 1, good="high", headline=True).add("b", 2, good="low").to_html()
+    assert "higher is better" in html and "lower is better" in html
+
+
+def test_a_scatter_of_very_many_points_stays_light_and_says_so() -> None:
+    svg = figures.to_svg(figures.scatter(np.arange(50_000), np.arange(50_000), xlabel="x", ylabel="y"))
+    assert "1,500 of 50,000 points" in svg and len(svg) < 300_000
 
 
 def test_figures_on_one_page_share_no_ids() -> None:

@@ -117,19 +117,42 @@ def test_win_rate_counts_higher_scores_as_wins_and_equal_ones_as_halves() -> Non
     long = Table("long", {"one two three": 1.0})
     mixed = Table("mixed", {"one": 0.5, "one two three": 0.5})
     records = Records.of([pair(f"q{i}", "one", "one two three") for i in range(60)])
-    report = evaluate(long, records, reference=mixed, scorer=Wordcount(), seed=3)
-    written = mixed.generate(["x"] * 60, seed=3)
-    outcomes = [1.0 if made[0].text == "one" else 0.5 for made in written]
-    assert report.values["win_rate"] == np.mean(outcomes)
+    report = evaluate(long, records, reference=mixed, scorer=Wordcount(), show=60)
+    before = pd.DataFrame(next(b for b in report.blocks if b["kind"] == "samples")["rows"])["before"]
+    outcomes = [1.0 if text == "one" else 0.5 for text in before]
+    assert set(outcomes) == {0.5, 1.0} and report.values["win_rate"] == np.mean(outcomes)
     assert report.values["win_rate_ci95"] == pytest.approx(proportion(outcomes).bounds)
     assert 0.2 < evaluate(mixed, records, reference=long, scorer=Wordcount()).values["win_rate"] < 0.3
 
 
 def test_a_policy_against_itself_wins_half_and_learned_nothing() -> None:
-    report = evaluate(BEFORE, PAIRS, reference=BEFORE, scorer=Wordcount())
-    assert report.values["win_rate"] == 0.5 and report.values["preference_accuracy"] == 0.5
-    assert report.values["kl"] == 0
+    report = evaluate(BEFORE, PAIRS, reference=BEFORE, scorer=Wordcount(), per_prompt=10)
+    assert report.values["preference_accuracy"] == 0.5 and report.values["kl"] == 0
+    low, high = report.values["win_rate_ci95"]
+    assert low < 0.5 < high
     assert any("nothing was learned" in warning for warning in report.warnings)
+    assert any("includes 50%" in warning for warning in report.warnings)
+
+
+def test_the_two_sides_are_sampled_independently(tmp_path: Path) -> None:
+    evaluate(BEFORE, PAIRS, reference=BEFORE, per_prompt=25, output_dir=tmp_path)
+    frame = pd.read_parquet(tmp_path / "samples.parquet")
+    # Two independent draws agree with probability 1/16 + 1/16 + 1/4 = 0.375; from one seed they always would.
+    assert (frame.before == frame.after).mean() == pytest.approx(0.375, abs=0.06)
+
+
+def test_a_group_that_loses_while_the_rest_wins_is_a_warning() -> None:
+    good, bad = Table("good", {"good answer": 1.0}), Table("bad", {"bad answer": 1.0})
+    crowd = {"a": Prefers("good"), "b": Prefers("good"), "c": Prefers("good"), "few": Prefers("bad")}
+    report = evaluate(good, PAIRS, reference=bad, scorer=crowd)
+    assert any(warning.startswith("few prefer the answers before") for warning in report.warnings)
+
+
+def test_rows_dropped_on_the_way_are_in_the_report() -> None:
+    records = PAIRS.where(lambda record: record.prompt_text != "question 3", "looks odd")
+    report = evaluate(AFTER, records, reference=BEFORE, samples=0)
+    assert report.values["records"]["dropped"] == {"looks odd": 1} and report.values["records"]["kept"] == 40
+    assert "looks odd" in report.to_html()
 
 
 def test_a_judge_is_shown_both_orders_and_its_bias_is_found_and_cancelled() -> None:
@@ -151,6 +174,18 @@ def test_groups_judge_every_answer_and_count_the_same() -> None:
     assert wins == pytest.approx({"kind": 0.9, "cruel": 0.1, "odd": 0.5})
     assert report.values["win_rate"] == pytest.approx(0.5)
     assert "order_inconsistency" not in report.values  # one of them is no pair judge
+
+
+def test_an_overall_scorer_can_stand_beside_its_groups_and_be_scorer_and_judge_at_once() -> None:
+    class Both(Prefers, Wordcount):
+        name = "both"
+
+    good, bad = Table("good", {"good answer": 1.0}), Table("bad", {"bad long answer": 1.0})
+    report = evaluate(good, PAIRS, reference=bad, scorer=Both("good"), by_group={"cruel": Prefers("bad")})
+    assert report.values["win_rate"] == pytest.approx(0.9) and report.values["win_rate_by_score"] == 0
+    assert report.values["by_group"]["cruel"]["win_rate"] == pytest.approx(0.1)
+    with pytest.raises(ConfigError, match="by_group"):
+        evaluate(good, PAIRS, reference=bad, by_group={"cruel": Prefers("bad")})
 
 
 def test_pairs_of_one_prompt_are_not_counted_as_independent() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -25,10 +26,10 @@ PALETTE = ("#3f7fd1", "#e08a1e", "#2a9d7f", "#c0579c", "#8a8f98", "#6a5acd")
 INK, MUTED, GRID = "#1b1f25", "#6b7381", "#d9dde4"
 _INKS = {INK: "var(--ink, #1b1f25)", MUTED: "var(--muted, #6b7381)", GRID: "var(--line, #d9dde4)"}
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
-    "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
+    "axes.prop_cycle": cycler(color=PALETTE),
     "axes.edgecolor": GRID,
     "axes.labelcolor": MUTED,
     "axes.spines.top": False,
@@ -51,6 +52,9 @@ STYLE: dict[str, Any] = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
 }
+
+#: Most points that a scatter plot draws.
+_POINTS = 1500
 
 Values = Sequence[float] | np.ndarray
 
@@ -81,7 +85,7 @@ def histogram(
         if len(everything):
             low, high = np.quantile(everything, [0.005, 0.995]) if len(everything) > 200 else _range(everything)
             low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
-            edges = np.linspace(low, high, min(bins, max(6, int(2 * len(everything) ** 0.5))) + 1)
+            edges = np.linspace(low, high, min(bins, max(6, int(2 * len(everything) ** 0.5))) + 1).tolist()
             for colour, (name, data) in zip(_colours(len(values)), values.items()):
                 inside = np.clip(data, low, high)  # what lies beyond is counted in the outermost bins
                 axes.hist(inside, edges, color=colour, alpha=0.35, label=name)
@@ -145,12 +149,19 @@ def forest(
 def scatter(
     x: Values, y: Values, *, xlabel: str, ylabel: str, zero: bool = False, diagonal: bool = False
 ) -> Figure:
-    """Points; `zero` draws both axes through the origin, `diagonal` the line of no change."""
+    """Points; `zero` draws both axes through the origin, `diagonal` the line of no change.
+
+    Of very many points an even sample is drawn, and the figure says so: a page has to stay light.
+    """
     figure, axes = new(height=3.4)
     with matplotlib.rc_context(STYLE):
         if zero:
             axes.axhline(0, color=MUTED, linewidth=1)
             axes.axvline(0, color=MUTED, linewidth=1)
+        if len(x) > _POINTS:
+            axes.set_title(f"{_POINTS:,} of {len(x):,} points", loc="right", fontsize=8.5, color=MUTED)
+            drawn = np.random.default_rng(0).choice(len(x), _POINTS, replace=False)
+            x, y = np.asarray(x)[drawn], np.asarray(y)[drawn]
         axes.plot(x, y, "o", color=PALETTE[0], markersize=4, alpha=0.55, markeredgewidth=0)
         if diagonal and len(x):
             both = _range(np.concatenate([np.asarray(x, float), np.asarray(y, float)]))

@@ -49,6 +49,8 @@ def plain(value: Any, where: str, warn: Warn) -> Any:
     if isinstance(value, (list, tuple, set, frozenset)):
         items = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
         return [plain(item, f"{where}[{i}]", warn) for i, item in enumerate(items)]
+    if callable(getattr(value, "to_dict", None)) and not isinstance(value, type):
+        return plain(value.to_dict(), where, warn)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         return plain(fields, where, warn)
@@ -58,10 +60,8 @@ def plain(value: Any, where: str, warn: Warn) -> Any:
         return plain(str(value), where, warn)
     if isinstance(value, np.generic):
         return plain(value.item(), where, warn)
-    if callable(getattr(value, "to_dict", None)):
-        return plain(value.to_dict(), where, warn)
-    if callable(getattr(value, "tolist", None)):  # arrays and tensors, without importing torch here
-        return plain(value.tolist(), where, warn)
+    if hasattr(value, "tolist"):  # arrays and tensors, without importing torch here
+        return plain(value.tolist(), where, warn)  # pyright: ignore[reportAttributeAccessIssue]
     raise ConfigError(
         "a report holds plain data only",
         where=where,

@@ -51,6 +51,7 @@ def number(value: Any, unit: str = "") -> str:
         shown = f"{value:.3f}"
     else:
         shown = f"{value:.1e}"
+    shown = shown.replace("-", "−", 1) if value < 0 else shown
     return f"{shown} {unit}" if unit else shown
 
 

@@ -158,8 +158,8 @@ def proportion(
 
 
 def paired_difference(
-    after: Sequence[float],
-    before: Sequence[float],
+    after: Sequence[float] | np.ndarray,
+    before: Sequence[float] | np.ndarray,
     *,
     clusters: Sequence[Hashable] | None = None,
     seed: int = 0,
@@ -193,8 +193,8 @@ def mcnemar(b: int, c: int) -> float:
 
 
 def permutation_test(
-    a: Sequence[float],
-    b: Sequence[float],
+    a: Sequence[float] | np.ndarray,
+    b: Sequence[float] | np.ndarray,
     *,
     paired: bool = False,
     alternative: Literal["two-sided", "greater", "less"] = "two-sided",
@@ -237,7 +237,7 @@ def permutation_test(
     return float(result.pvalue)
 
 
-def fdr(p_values: Sequence[float]) -> np.ndarray:
+def fdr(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     """p-values adjusted for the false discovery rate (Benjamini and Hochberg 1995), in the order given.
 
     Rejecting where the adjusted value is at most q keeps the expected share of false rejections at or below q.

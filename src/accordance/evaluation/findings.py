@@ -8,6 +8,7 @@ import numpy as np
 
 from accordance.core import figures
 from accordance.core.policy import Completion
+from accordance.core.record import Records
 from accordance.core.report import Report
 from accordance.core.stats import Interval, bootstrap, paired_difference, proportion
 from accordance.evaluation.judging import Verdicts
@@ -50,16 +51,37 @@ def groups(report: Report, pairs: PairTable | None, verdicts: Verdicts | None, *
     if len(attributes) > 1:
         _forest(report, "Preference accuracy by attribute", list(attributes.items()))
     if found:
-        columns = ["group", "win rate", "preference accuracy", "prompts"]
         report.table(
             "By group",
-            columns,
+            ["group", "win rate", "prompts answered", "preference accuracy", "prompts of pairs"],
             [
-                [name, n.get("win_rate"), n.get("preference_accuracy"), max(i.n for i in n.values())]
+                [name, *_with_n(n.get("win_rate")), *_with_n(n.get("preference_accuracy"))]
                 for name, n in found.items()
             ],
             note="Estimates with 95% intervals, by prompt.",
         )
+    overall = None if verdicts is None else verdicts.win_rate(seed=seed)
+    for name, numbers in found.items():
+        own_rate = numbers.get("win_rate")
+        if overall is not None and overall.low > 0.5 and own_rate is not None and own_rate.high < 0.5:
+            report.warn(
+                f"{name} prefer the answers before ({100 * own_rate.estimate:.0f}% wins), though the policy wins "
+                "overall: what was gained for the others was lost for them."
+            )
+
+
+def account(report: Report, records: Records) -> None:
+    """What became of every row that was read; always writes `records`."""
+    kept = records.account
+    report.data("records", kept)
+    if not kept.dropped and not kept.notes:
+        return
+    report.section(
+        "What was read", f"{kept.read} rows read, {kept.kept} kept, {kept.read - kept.kept} dropped."
+    )
+    rows = [["dropped", reason, count] for reason, count in kept.dropped.most_common()]
+    rows += [["kept", note, count] for note, count in kept.notes.most_common()]
+    report.table("Rows", ["", "why", "rows"], rows)
 
 
 def preferences(report: Report, pairs: PairTable, *, seed: int) -> None:
@@ -84,6 +106,9 @@ def preferences(report: Report, pairs: PairTable, *, seed: int) -> None:
         label="Chosen is likelier than rejected, per token",
     )
     report.add("margin", pairs.mean(pairs.margin, seed), unit="nats", label="Mean reward margin")
+    if pairs.ref_chosen is not None:
+        fell = float(np.mean(pairs.chosen_change < 0))
+        report.add("chosen_fell", fell, unit="share", label="Pairs whose chosen response became less likely")
     report.figure(
         "Reward margins",
         figures.histogram(
@@ -105,8 +130,6 @@ def preferences(report: Report, pairs: PairTable, *, seed: int) -> None:
         ),
         "One dot per pair. Above the dashed line the margin grew; below zero the response became less likely.",
     )
-    fell = float(np.mean(pairs.chosen_change < 0))
-    report.add("chosen_fell", fell, unit="share", label="Pairs whose chosen response became less likely")
     change = pairs.mean(pairs.chosen_change, seed)
     if change.high < 0:
         down = pairs.mean(pairs.rejected_change, seed)
@@ -210,6 +233,10 @@ def _writing(report: Report, made: Answers, seed: int) -> None:
 
 
 def _order(report: Report, verdicts: Verdicts, seed: int) -> None:
+    by_score = verdicts.score_win_rate(seed)
+    if by_score is not None and verdicts.first is not None:
+        label = "Answers with a higher score than before"
+        report.add("win_rate_by_score", by_score, unit="share", label=label, good="high")
     flips, lead = verdicts.order_inconsistency(seed), verdicts.first_advantage(seed)
     if flips is None or lead is None:
         return
@@ -244,6 +271,10 @@ def _length_and_winning(report: Report, made: Answers, verdicts: Verdicts, seed:
         rows,
         note="A policy that wins only where it writes more has learned to write more.",
     )
+
+
+def _with_n(interval: Interval | None) -> tuple[Interval | None, int | None]:
+    return interval, None if interval is None else interval.n
 
 
 def _forest(report: Report, title: str, rows: list[tuple[str, Interval]]) -> None:

@@ -83,9 +83,8 @@ def _win_rate(
         good="high",
     )
     summary.append(
-        f"{verdicts.name[:1].upper()}{verdicts.name[1:]} prefer{'' if verdicts.groups else 's'} the answers after "
-        f"alignment to those before in {100 * rate.estimate:.0f}% of cases "
-        f"(95% interval {100 * rate.low:.0f}% to {100 * rate.high:.0f}%)."
+        f"Judged by {verdicts.name}, the answers after win against those before in {100 * rate.estimate:.0f}% of "
+        f"cases (95% interval {100 * rate.low:.0f}% to {100 * rate.high:.0f}%)."
     )
     if rate.low <= 0.5 <= rate.high:
         report.warn(
@@ -144,6 +143,8 @@ def _kl(report: Report, answers: Answers | None, seed: int) -> None:
         return
     keys = [key for key, k in zip(answers.keys, known) if k]
     note = f"per answer, {int(known.sum())} answers of the policy"
+    if ratio[known].mean() < 0:
+        note += "; below 0 by chance of the sample, a KL never is"
     report.add(
         "kl",
         bootstrap(ratio[known], clusters=keys, seed=seed),

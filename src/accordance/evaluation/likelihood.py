@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -82,8 +82,8 @@ class PairTable:
 
     def where(self, mask: np.ndarray) -> PairTable:
         """The rows for which `mask` (shape [pairs]) is true."""
-        picked = {f.name: getattr(self, f.name) for f in fields(self)}
-        return PairTable(**{k: v[mask] if isinstance(v, np.ndarray) else v for k, v in picked.items()})
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v[mask] for k, v in columns.items() if isinstance(v, np.ndarray)})
 
     def mean(self, values: np.ndarray, seed: int = 0) -> Interval:
         """Mean of per-pair values with an interval by prompt, over the pairs where they are finite."""

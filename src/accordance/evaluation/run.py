@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from accordance.core.record import Records
 from accordance.core.report import Report
 from accordance.evaluation import findings
 from accordance.evaluation.headlines import headlines
-from accordance.evaluation.judging import Judges, Verdicts, judge
+from accordance.evaluation.judging import Judge, Judges, Verdicts, judge
 from accordance.evaluation.likelihood import PairTable, pair_table, scores_likelihood
 from accordance.evaluation.sampling import Answers, draw
 from accordance.evaluation.saving import write_samples
@@ -50,6 +51,7 @@ def evaluate(
     *,
     reference: Any = None,
     scorer: Judges | None = None,
+    by_group: Mapping[str, Judge] | None = None,
     samples: int = 200,
     per_prompt: int = 1,
     max_new_tokens: int = 256,
@@ -69,6 +71,7 @@ def evaluate(
             carries an adapter, else none (then there is no win rate, no KL, and accuracy is by likelihood alone).
         scorer: who compares answers after and before: a `Scorer`, a `PairScorer`, or a mapping from group to one
             of these. Without one there is no win rate.
+        by_group: a scorer for each group of people beside an overall `scorer`, for the win rate by group.
         samples: at most so many held-out prompts are answered; 0 for none.
         per_prompt: answers to each prompt.
         max_new_tokens, temperature, top_p: of the sampling; KL is of the policy itself at temperature 1, top_p 1.
@@ -86,7 +89,7 @@ def evaluate(
         DataError: there are no held-out records.
         ConfigError: an option is out of range, or would have no effect.
     """
-    _check(scorer, samples, per_prompt, show)
+    _check(scorer, by_group, samples, per_prompt, show)
     policy, records = _policy(policy), _records(records)
     reference = AdapterOff(policy) if reference is None and _adapted(policy) else _policy(reference)
     if len(records) == 0:
@@ -104,7 +107,7 @@ def evaluate(
         options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
         answers = draw(policy, records, reference, samples=samples, per_prompt=per_prompt, seed=seed, **options)
         if scorer is not None and answers.before is not None and len(answers):
-            verdicts = judge(answers, scorer)
+            verdicts = judge(answers, scorer, by_group)
 
     report = Report(
         title or f"Evaluation of {policy.name}",
@@ -130,7 +133,7 @@ def evaluate(
         exact = temperature == 1 and top_p == 1
         findings.answers(report, answers, verdicts, seed=seed, exact=exact)
         findings.side_by_side(report, answers, verdicts, show=show, seed=seed)
-    report.data("records", records.account)
+    findings.account(report, records)
     if output_dir is not None:
         folder = Path(output_dir)
         if answers is not None and len(answers):
@@ -139,12 +142,18 @@ def evaluate(
     return report
 
 
-def _check(scorer: Any, samples: int, per_prompt: int, show: int) -> None:
+def _check(scorer: Any, by_group: Any, samples: int, per_prompt: int, show: int) -> None:
     if samples < 0 or per_prompt < 1 or show < 0:
         raise ConfigError(
             "sampling options are out of range",
             found=f"samples={samples}, per_prompt={per_prompt}, show={show}",
             expected="samples >= 0, per_prompt >= 1, show >= 0",
+        )
+    if by_group is not None and scorer is None:
+        raise ConfigError(
+            "by_group has no effect without an overall scorer",
+            where="evaluate",
+            remedy="pass the mapping as scorer: its groups then count the same",
         )
     if scorer is not None and samples == 0:
         raise ConfigError(

@@ -13,6 +13,9 @@ from accordance.core.record import Message, Record, Records, Response
 from accordance.evaluation.likelihood import Logps, _logps, prompt_key, scores_likelihood
 from accordance.models.packing import Group
 
+#: What separates the reference's seed from the policy's.
+_REFERENCE_SEED = 1 << 20
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -90,11 +93,12 @@ def draw(
     """Let policy and reference answer the same held-out prompts, and score the policy's answers under both.
 
     Args:
-        policy, reference: see `accordance.core.policy.Policy`; both sample from the same seed.
+        policy, reference: see `accordance.core.policy.Policy`.
         records: where the prompts come from; each different prompt once, records without a prompt left out.
         samples: at most so many prompts, drawn by the seed.
         per_prompt: answers to each.
-        seed: of the choice of prompts and of the sampling.
+        seed: of the choice of prompts and of the sampling. The reference samples from a seed of its own: from the
+            same one both would often write the same answer, and such ties pull a win rate towards one half.
         **options: `max_new_tokens`, `temperature`, `top_p`.
     """
     unique: dict[str, Record] = {}
@@ -106,7 +110,7 @@ def draw(
         keys = [keys[i] for i in sorted(np.random.default_rng(seed).permutation(len(keys))[:samples])]
     prompts = [unique[key].prompt for key in keys]
 
-    def write(who: Any) -> list[Completion]:
+    def write(who: Any, seed: int) -> list[Completion]:
         if not prompts:
             return []
         return [c for made in who.generate(prompts, n=per_prompt, seed=seed, **options) for c in made]
@@ -116,8 +120,8 @@ def draw(
         prompts=[prompts[i] for i in rows],
         keys=[keys[i] for i in rows],
         origins=[unique[keys[i]].id or unique[keys[i]].origin for i in rows],
-        after=write(policy),
-        before=None if reference is None else write(reference),
+        after=write(policy, seed),
+        before=None if reference is None else write(reference, seed + _REFERENCE_SEED),
     )
     if (
         not len(answers)

@@ -42,22 +42,37 @@ def convert(
 
 def _all(items: Iterable[Item], account: Account, format: str | None, on_error: OnError) -> Iterator[Record]:
     index = 0
-    for _, rows in groupby(items, key=lambda item: item[0].source):
-        good = _parsed(rows, account, on_error)
-        first = list(islice(good, SAMPLE))
-        if not first:
+    for _, group in groupby(items, key=lambda item: item[0].source):
+        rows = iter(group)
+        ahead, sample = _ahead(rows)
+        good = _parsed(chain(ahead, rows), account, on_error)
+        if not sample:
+            for _ in good:  # none can be parsed: each is raised, or skipped and counted
+                pass
             continue
-        sample = [values for _, values in first]
-        form = named(format) if format else detect(sample, first[0][0])
+        form = named(format) if format else detect(sample, ahead[0][0])
         columns = {column for values in sample for column in values}
 
-        numbered = enumerate(chain(first, good), index + 1)
+        numbered = enumerate(good, index + 1)
         made = (
             Row(v, place, account, index=n, columns=columns, format=form.name) for n, (place, v) in numbered
         )
-        for group in _groups(made, form):
-            index = group[-1].index
-            yield from _records(group, form, account, on_error)
+        for joined in _groups(made, form):
+            index = joined[-1].index
+            yield from _records(joined, form, account, on_error)
+
+
+def _ahead(items: Iterator[Item]) -> tuple[list[Item], list[Mapping[str, Any]]]:
+    """The first rows of a file, and of those the ones that could be parsed (at least one, if there is any)."""
+    ahead: list[Item] = []
+    sample: list[Mapping[str, Any]] = []
+    for item in items:
+        ahead.append(item)
+        if not isinstance(item[1], Bad):
+            sample.append(item[1])
+        if len(ahead) >= SAMPLE and sample:
+            break
+    return ahead, sample
 
 
 def _parsed(

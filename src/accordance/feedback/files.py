@@ -168,15 +168,15 @@ class _Pieces:
     """A window over a text file that grows when a value doesn't fit into it, and knows its line."""
 
     def __init__(self, file: IO[str]) -> None:
-        self.file, self.text, self.at, self.line, self.ended = file, "", 0, 1, False
+        self.file, self.text, self.at, self.line = file, "", 0, 1
         self.decoder = json.JSONDecoder()
 
     def more(self) -> bool:
         """Read on; False at the end."""
-        self.line += self.text.count("\n", 0, self.at)
         piece = self.file.read(max(_CHUNK, len(self.text)))
-        self.text, self.at = self.text[self.at :] + piece, 0
-        self.ended = not piece
+        if piece:
+            self.line += self.text.count("\n", 0, self.at)
+            self.text, self.at = self.text[self.at :] + piece, 0
         return bool(piece)
 
     def peek(self) -> str:
@@ -197,7 +197,7 @@ class _Pieces:
                     raise
                 continue
             if end < len(self.text) or not self.more():
-                self.at = end if not self.ended else min(end, len(self.text))
+                self.at = end
                 return value
             # The value touches the end of the window: a number could go on. Read it again in the larger one.
 

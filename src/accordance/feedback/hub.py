@@ -49,7 +49,7 @@ def load(name: str, split: str | None, streaming: bool) -> Dataset | IterableDat
     return choose(held, None) if isinstance(held, (DatasetDict, IterableDatasetDict)) else held
 
 
-def choose(parts: Mapping[str, Any], split: str | None) -> Dataset | IterableDataset:
+def choose(parts: Mapping[Any, Any], split: str | None) -> Dataset | IterableDataset:
     """The split that is asked for, or the only one.
 
     Raises:

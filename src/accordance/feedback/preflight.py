@@ -255,7 +255,9 @@ def _figure(parts: dict[str, np.ndarray], max_length: int | None) -> Figure:
     shown = {name: parts[name] for name in ("prompt", "response") if len(parts[name])}
     top = max((int(counts.max()) for counts in shown.values()), default=1)
     for name, counts in shown.items():
-        axes.hist(counts, bins=np.linspace(0, top + 1, 41), histtype="stepfilled", alpha=0.5, label=name)
+        axes.hist(
+            counts, bins=np.linspace(0, top + 1, 41).tolist(), histtype="stepfilled", alpha=0.5, label=name
+        )
     if max_length is not None and max_length <= 2 * top:
         axes.axvline(max_length, linestyle="--", color="0.3", label="max_length")
     axes.set(xlabel="tokens", ylabel="count")

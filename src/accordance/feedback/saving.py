@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import os
 from collections.abc import Callable
@@ -52,5 +53,6 @@ def save_records(records: Records, path: str | Path) -> Path:
             remedy="choose a folder that can be written to and has space left",
         ) from problem
     finally:
-        new.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
     return path

@@ -14,9 +14,10 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 
-import datasets
 import pyarrow as pa
-from datasets import Dataset
+from datasets import Dataset, config
+from datasets.fingerprint import generate_random_fingerprint
+from datasets.table import InMemoryTable
 
 from accordance.core import record as record_module
 from accordance.core.errors import DataError
@@ -47,8 +48,9 @@ def build(records: Iterable[Record], account: Account, key: str | None = None) -
     while size <= MEMORY:
         batch = _batch(rest, schema)
         if batch is None:
-            table = datasets.table.InMemoryTable(pa.Table.from_batches(batches, schema=schema))
-            return Dataset(table, fingerprint=key)
+            table = InMemoryTable(pa.Table.from_batches(batches, schema=schema))
+            # Left to itself, `Dataset` pickles the whole table to name it.
+            return Dataset(table, fingerprint=key or generate_random_fingerprint())
         batches.append(batch)
         size += batch.nbytes
     try:
@@ -121,7 +123,7 @@ def _spill(
 
 
 def _home() -> Path:
-    return Path(datasets.config.HF_DATASETS_CACHE) / "accordance"
+    return Path(config.HF_DATASETS_CACHE) / "accordance"
 
 
 def _write_account(account: Account, path: Path) -> None:

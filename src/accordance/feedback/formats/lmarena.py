@@ -63,12 +63,13 @@ def _winner(row: Row) -> str:
 
 def _turns(row: Row) -> tuple[tuple[Message, ...], list[tuple[Message, ...]]]:
     """Prompt and the two sides where each column is a string, a list of strings (one per turn), or messages."""
-    asked, *answered = (_strings(row, column) for column in ("prompt", "response_a", "response_b"))
-    if asked is None or any(side is None for side in answered):
+    asked = _strings(row, "prompt")
+    first, second = _strings(row, "response_a"), _strings(row, "response_b")
+    if asked is None or first is None or second is None:
         prompt = messages(row, "prompt", role="user")
         return prompt, [messages(row, side, role="assistant") for side in ("response_a", "response_b")]
     sides = []
-    for side, column in zip(answered, ("response_a", "response_b")):
+    for side, column in ((first, "response_a"), (second, "response_b")):
         if len(side) != len(asked):
             row.wrong(column, side, f"as many answers as prompts, here {len(asked)}")
         later = [m for q, a in zip(asked[1:], side[1:]) for m in (Message("user", q), Message("assistant", a))]

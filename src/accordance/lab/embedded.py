@@ -87,7 +87,7 @@ def base_answers(
     seed: int = 0,
     max_new_tokens: int = 160,
     temperature: float = 1.0,
-    batch_size: int = 64,
+    batch_size: int = 512,
     model_path: str | Path | None = None,
 ) -> list[list[str]]:
     """Answers that the base model samples, by plain `transformers` generation.

@@ -54,7 +54,7 @@ def load_records(
     Args:
         source: a path to a json, jsonl, csv or parquet file (each perhaps with .gz) or to a folder of such
             files; the name of a dataset on the hub (``owner/name`` or ``owner/name:config``); a
-            `datasets.Dataset`, `IterableDataset` or `DatasetDict`; dicts; `Record`s; or Records.
+            `datasets.Dataset`, `IterableDataset` or `DatasetDict`; dicts; `Record` objects; or Records.
         format: the name of the format (see `accordance.feedback.formats`); by default it is found by the
             columns and values of each file's first rows.
         split: of a hub dataset, a DatasetDict, or a folder (files named after it); which part to read.

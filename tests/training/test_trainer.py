@@ -398,3 +398,21 @@ def test_a_full_disk_is_a_clear_error(tmp_path: Path) -> None:
 def test_no_such_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such checkpoint"):
         run(tmp_path, resume_from_checkpoint=str(tmp_path / "checkpoint-9"))
+
+
+def test_judgments_on_several_attributes_are_not_mixed_in_silence(tmp_path: Path) -> None:
+    def record(i: int, *names: str | None) -> Record:
+        judged = (
+            Judgment("comparison", (0, 1), (1, 0) if j % 2 else (0, 1), attribute=n)
+            for j, n in enumerate(names)
+        )
+        return Record(user(f"q{i}"), (Response.of("a"), Response.of("b")), tuple(judged))
+
+    two = Records.of(record(i, "helpful", "harmless") for i in range(8))
+    with pytest.raises(DataError, match="several attributes[\\s\\S]*helpful \\(8\\), harmless \\(8\\)"):
+        run(tmp_path / "a", two)
+    assert len(run(tmp_path / "b", two, attribute="harmless").examples) == 8
+    overall = Records.of(record(i, "helpful", None) for i in range(8))
+    assert len(run(tmp_path / "c", overall).examples) == 8
+    with pytest.raises(DataError, match="nobody judged 'style'"):
+        run(tmp_path / "d", two, attribute="style")

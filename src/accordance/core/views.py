@@ -5,11 +5,13 @@ A view is a sequence: cheap to make, items built when asked for. Each item says 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Generic, TypeVar, overload
 
+from accordance.core.errors import DataError
 from accordance.core.record import Judgment, Message, Record, Records, Response
 
 
@@ -152,7 +154,42 @@ class View(Sequence[Item], Generic[Item]):
         return View(self.records, [self.places[i] for i in indices], self._build)
 
 
-def pairs(records: Records, *, ties: bool = False, attribute: str | None = None) -> View[Pair]:
+#: Judgments of every attribute, and overall ones.
+ANY = "*"
+
+
+def which_attribute(records: Records, kinds: Sequence[str], attribute: str | None = None) -> str | None:
+    """The one attribute to learn from: what is better on one may be worse on another.
+
+    Args:
+        records: the table.
+        kinds: kinds of judgment that count.
+        attribute: the attribute that was asked for, or None for overall judgments.
+
+    Returns:
+        The attribute asked for; else None where there are overall judgments; else the only attribute there is.
+
+    Raises:
+        DataError: nobody judged that attribute, or there are several, none overall, and none was asked for.
+    """
+    found: Counter[str | None] = Counter()
+    for judgments in records._table()["judgments"]:
+        found.update(judgment["attribute"] for judgment in judgments if judgment["kind"] in kinds)
+    if not found or attribute in found:
+        return attribute
+    named = ", ".join(f"{name or 'overall'} ({count})" for name, count in found.most_common())
+    if attribute is not None or len(found) > 1:
+        raise DataError(
+            f"nobody judged {attribute!r}" if attribute else "the judgments are on several attributes",
+            where=records.source,
+            found=named,
+            expected="one attribute to learn from",
+            remedy=f"attribute={next(iter(found))!r}, for instance",
+        )
+    return next(iter(found))
+
+
+def pairs(records: Records, *, ties: bool = False, attribute: str | None = ANY) -> View[Pair]:
     """Every two responses that one judgment compared.
 
     A ranking of K responses gives all its pairs. A rating by one annotator of two or more responses on one
@@ -161,14 +198,14 @@ def pairs(records: Records, *, ties: bool = False, attribute: str | None = None)
     Args:
         records: the table.
         ties: whether pairs without a difference are in the view.
-        attribute: only judgments of this attribute; None takes all of them.
+        attribute: only judgments of this attribute, or None for overall ones; all of them by default.
     """
     places: list[tuple[int, ...]] = []
     for index, judgments in enumerate(records._table()["judgments"]):
         for number, judgment in enumerate(judgments):
             if judgment["kind"] not in ("comparison", "rating") or len(judgment["responses"]) < 2:
                 continue
-            if attribute is not None and judgment["attribute"] != attribute:
+            if attribute not in (ANY, judgment["attribute"]):
                 continue
             values = judgment["values"]
             for a, b in combinations(range(len(values)), 2):
@@ -208,14 +245,14 @@ def rankings(records: Records, *, least: int = 2) -> View[Ranking]:
     return View(records, places, build)
 
 
-def thumbs(records: Records) -> View[Scored]:
+def thumbs(records: Records, *, attribute: str | None = ANY) -> View[Scored]:
     """Responses with a thumb: value 1 for up, 0 for down."""
-    return _scored(records, "thumb")
+    return _scored(records, "thumb", attribute)
 
 
-def ratings(records: Records) -> View[Scored]:
+def ratings(records: Records, *, attribute: str | None = ANY) -> View[Scored]:
     """Responses with a rating, one item per response and judgment."""
-    return _scored(records, "rating")
+    return _scored(records, "rating", attribute)
 
 
 def demonstrations(records: Records) -> View[Demonstration]:
@@ -250,14 +287,15 @@ def steps(records: Records) -> View[Steps]:
     return View(records, places, build)
 
 
-def _scored(records: Records, kind: str) -> View[Scored]:
+def _scored(records: Records, kind: str, attribute: str | None) -> View[Scored]:
     def build(record: Record, place: tuple[int, ...]) -> Scored:
         judgment = record.judgments[place[1]]
         return Scored(
             record, record.responses[judgment.responses[place[2]]], judgment.values[place[2]], judgment
         )
 
-    return View(records, _places(records, lambda j: j["kind"] == kind, each=True), build)
+    places = _places(records, lambda j: j["kind"] == kind and attribute in (ANY, j["attribute"]), each=True)
+    return View(records, places, build)
 
 
 def _places(records: Records, keep: Callable[[dict], bool], *, each: bool = False) -> list[tuple[int, ...]]:

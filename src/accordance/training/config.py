@@ -71,6 +71,9 @@ class TrainingConfig(BaseModel):
     max_length: int | None = Field(
         1024, ge=2, description="tokens of prompt and response; longer ones are cut, counted"
     )
+    attribute: str | None = Field(
+        None, description="learn from judgments of this attribute; by default overall ones, or the only one"
+    )
     max_tokens: int = Field(32_768, ge=64, description="positions per forward pass")
     use_peft: bool = Field(False, description="train a LoRA adapter")
     lora_r: int = Field(16, ge=1, description="rank of the adapter")

@@ -72,6 +72,7 @@ def examples_for(
     encoder: Encoder,
     *,
     max_length: int | None = None,
+    attribute: str | None = None,
     seed: int = 0,
     progress: Callable[[int], object] | None = None,
 ) -> Examples:
@@ -86,13 +87,14 @@ def examples_for(
         records: what people said.
         encoder: the policy's tokenisation.
         max_length: largest number of tokens of prompt and response; see `accordance.models.fit`.
+        attribute: which attribute's judgments count; by default overall ones, or those of the only attribute.
         seed: of the mismatched responses that KTO's KL term needs.
         progress: called with the number of examples tokenised since the last call.
 
     Raises:
         DataError: the records hold nothing that the objective can learn from.
     """
-    source, rows, dropped = _SOURCES[objective.bundle.kind](objective, records)
+    source, rows, dropped = _SOURCES[objective.bundle.kind](objective, records, attribute)
     made = Examples(dropped=dropped, source=source)
     stream = iter(rows)
     while chunk := list(islice(stream, 1024)):
@@ -135,11 +137,14 @@ _NEEDS = {
 }
 
 
-def _pairs(objective: Objective[Any], records: Records) -> tuple[str, Iterable[Row], dict[str, list[str]]]:
+def _pairs(
+    objective: Objective[Any], records: Records, attribute: str | None
+) -> tuple[str, Iterable[Row], dict[str, list[str]]]:
     dropped: dict[str, list[str]] = {}
+    wanted = views.which_attribute(records, ("comparison", "rating"), attribute)
 
     def rows() -> Iterator[Row]:
-        for pair in views.pairs(records, ties=True):
+        for pair in views.pairs(records, ties=True, attribute=wanted):
             if pair.tie or pair.chosen.text == pair.rejected.text:
                 reason = "tie" if pair.tie else "identical responses"
                 dropped.setdefault(reason, []).append(pair.record.origin)
@@ -149,13 +154,15 @@ def _pairs(objective: Objective[Any], records: Records) -> tuple[str, Iterable[R
     return "pairs", rows(), dropped
 
 
-def _unary(objective: Objective[Any], records: Records) -> tuple[str, Iterable[Row], dict[str, list[str]]]:
+def _unary(
+    objective: Objective[Any], records: Records, attribute: str | None
+) -> tuple[str, Iterable[Row], dict[str, list[str]]]:
     if objective.labels:
-        thumbs = views.thumbs(records)
+        thumbs = views.thumbs(records, attribute=views.which_attribute(records, ("thumb",), attribute))
         if len(thumbs):
             rows = ((item.record, (item.response,), {"label": item.value > 0}) for item in thumbs)
             return "thumbs", rows, {}
-        _, pairs, dropped = _pairs(objective, records)
+        _, pairs, dropped = _pairs(objective, records, attribute)
         apart = (
             (record, (response,), {"label": good})
             for record, responses, _ in pairs
@@ -165,15 +172,18 @@ def _unary(objective: Objective[Any], records: Records) -> tuple[str, Iterable[R
     shown = views.demonstrations(records)
     if len(shown):
         return "demonstrations", ((item.record, (item.response,), {}) for item in shown), {}
-    _, pairs, dropped = _pairs(objective, records)
+    _, pairs, dropped = _pairs(objective, records, attribute)
     return "chosen responses of pairs", ((r, responses[:1], {}) for r, responses, _ in pairs), dropped
 
 
-def _lists(objective: Objective[Any], records: Records) -> tuple[str, Iterable[Row], dict[str, list[str]]]:
+def _lists(
+    objective: Objective[Any], records: Records, attribute: str | None
+) -> tuple[str, Iterable[Row], dict[str, list[str]]]:
     dropped: dict[str, list[str]] = {}
+    wanted = views.which_attribute(records, ("comparison", "rating"), attribute)
 
     def rows() -> Iterator[Row]:
-        for item in views.rankings(records):
+        for item in views.rankings(records, attribute=wanted):
             if len(set(item.scores)) == 1:
                 dropped.setdefault("tie", []).append(item.record.origin)
                 continue

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers import set_seed as seed_everything
 
 from accordance.core.errors import ConfigError, TrainingError
@@ -102,11 +102,10 @@ def train(
         done += count
         note("tokenise", done, max(done, len(records)))
 
-    data = examples_for(
-        objective, records, policy.encoder, max_length=config.max_length, seed=config.seed, progress=tokenised
-    )
+    how = {"max_length": config.max_length, "attribute": config.attribute, "seed": config.seed}
+    data = examples_for(objective, records, policy.encoder, progress=tokenised, **how)
     held = (
-        examples_for(objective, held_out, policy.encoder, max_length=config.max_length, seed=config.seed)
+        examples_for(objective, held_out, policy.encoder, **how)
         if held_out is not None and len(held_out) and config.eval_strategy != "no"
         else None
     )
@@ -130,6 +129,8 @@ def train(
         card=card,
         callbacks=(*callbacks, ProgressCallback(note), stop),
     )
+    if progress is not None:  # whoever shows progress does not want a dictionary on stdout beside it
+        trainer.remove_callback(PrinterCallback)
     clock = time.perf_counter()
     with stop:
         try:

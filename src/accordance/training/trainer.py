@@ -70,9 +70,9 @@ class PreferenceTrainer(Trainer):
         self.policy, self.objective, self.reference = policy, objective, reference
         self.max_tokens, self.check, self.starts_at_reference = max_tokens, check, starts_at_reference
         self.card = card
-        self._sums: dict[str, dict[str, list[float]]] = {
-            "train": defaultdict(lambda: [0.0, 0.0]),
-            "eval": defaultdict(lambda: [0.0, 0.0]),
+        self._sums: dict[str, dict[str, list[Any]]] = {
+            "train": defaultdict(lambda: [0.0, 0]),
+            "eval": defaultdict(lambda: [0.0, 0]),
         }
         self._seen_tokens = 0
         super().__init__(
@@ -213,14 +213,13 @@ class PreferenceTrainer(Trainer):
         sums = self._sums[kind]
 
         def add(name: str, values: Tensor) -> None:
-            values = values.detach().float()
-            sums[name][0] += float(values.sum())
+            sums[name][0] = sums[name][0] + values.detach().float().sum()  # stays on the device until logged
             sums[name][1] += values.numel()
 
         if logps.entropy is not None:
             add("entropy", logps.entropy)
         if kind == "train":
-            self._seen_tokens += int(logps.lengths.sum())
+            self._seen_tokens += len(logps.tokens)
         rewards = self.objective.rewards(bundle) if self.objective.rewards is not None else None
         if bundle.kind == "pair":
             add("logps/chosen", bundle.chosen)
@@ -252,8 +251,8 @@ class PreferenceTrainer(Trainer):
             sums = self._sums[kind]
             names = sorted(sums)
             if names:
-                table = torch.tensor([sums[name] for name in names], device=self.args.device)
-                table = self.accelerator.reduce(table, "sum")
+                table = torch.tensor([[float(total), count] for total, count in map(sums.__getitem__, names)])
+                table = self.accelerator.reduce(table.to(self.args.device), "sum")
                 logs |= {
                     prefix + name: float(total / count)
                     for name, (total, count) in zip(names, table.tolist())

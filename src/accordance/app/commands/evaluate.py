@@ -1,0 +1,77 @@
+"""`accord evaluate`: measure a policy on held-out records, against the one it came from."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from accordance.app import options as o
+from accordance.app.terminal import Terminal, command, silence_loaded
+
+
+@command
+def evaluate(
+    terminal: Terminal,
+    model: o.Model,
+    records: o.RecordsSource,
+    reference: Annotated[
+        str | None, typer.Option("--reference", help="The policy before alignment; an adapter brings its own.")
+    ] = None,
+    scorer: Annotated[
+        str | None,
+        typer.Option("--scorer", help="Who compares answers: `module:function`, or `population` for lab data."),
+    ] = None,
+    format: o.Format = None,
+    split: o.Split = None,
+    limit: o.Limit = None,
+    samples: Annotated[int, typer.Option("--samples", min=0, help="Prompts that are answered.")] = 64,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", "--max_new_tokens", min=1, help="Where answers are cut.")
+    ] = 256,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Of the sampling.")] = 1.0,
+    seed: o.Seed = 0,
+    output_dir: Annotated[
+        str | None, typer.Option("--output-dir", "--output_dir", help="Write report and samples there.")
+    ] = None,
+    chat_template: o.Template = None,
+    eos_token: o.EndToken = None,
+    dtype: o.Dtype = None,
+    as_json: o.AsJson = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Measure a policy: preference accuracy, win rate, KL, lengths, with intervals and samples side by side.
+
+    Example: `accord evaluate --model runs/align --reference lab:base --records heldout.jsonl --scorer population`
+    """
+    from accordance.app.folder import check_folder, check_writable
+    from accordance.app.scorers import resolve_scorer
+    from accordance.app.sources import is_lab, lab_records, model_source
+    from accordance.evaluation import evaluate as measure
+    from accordance.feedback import load_records
+    from accordance.models import load_policy
+
+    if not verbose:
+        silence_loaded()
+    if output_dir is not None:
+        check_folder(output_dir, resume=False, overwrite=False)
+        check_writable(output_dir)
+    judge, by_group = resolve_scorer(scorer)
+    found = lab_records(records) if is_lab(records) else load_records(records, format=format, split=split)
+    found = found.materialise()
+    if limit is not None:
+        found = found.select(range(min(limit, len(found))))
+    how = {"dtype": dtype or "auto", "chat_template": chat_template, "eos_token": eos_token}
+    report = measure(
+        load_policy(model_source(model), **how),
+        found,
+        reference=None if reference is None else load_policy(model_source(reference), **how),
+        scorer=judge,
+        by_group=by_group,
+        samples=samples,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        output_dir=output_dir,
+        seed=seed,
+    )
+    terminal.result(report.to_dict(), report.print)

@@ -1,0 +1,126 @@
+"""`accord generate`: let a policy answer."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Annotated, Any
+
+import typer
+
+from accordance.app import options as o
+from accordance.app.terminal import Terminal, command, silence_loaded
+
+
+@command
+def generate(
+    terminal: Terminal,
+    model: o.Model,
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", "-p", help="A prompt; may be repeated.")
+    ] = None,
+    prompts: Annotated[
+        str | None, typer.Option("--prompts", "--records", help="A file of prompts, in any format of feedback.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Answers to each prompt.")] = 1,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", "--max_new_tokens", min=1, help="Where answers are cut.")
+    ] = 256,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0.0, help="0 takes the likeliest token every time.")
+    ] = 1.0,
+    top_p: Annotated[float, typer.Option("--top-p", "--top_p", help="Nucleus to sample from.")] = 1.0,
+    seed: o.Seed = 0,
+    limit: o.Limit = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Write a jsonl file of prompts and completions.")
+    ] = None,
+    chat_template: o.Template = None,
+    eos_token: o.EndToken = None,
+    dtype: o.Dtype = None,
+    as_json: o.AsJson = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Write answers to prompts.
+
+    Examples: `accord generate --model lab:base -p "what is a good snack?"`;
+    `accord generate --model runs/align --prompts questions.jsonl -n 4 -o answers.jsonl`
+    """
+    from accordance.app.sources import model_source
+    from accordance.core.errors import ConfigError
+    from accordance.core.record import as_prompt
+    from accordance.evaluation.saving import prompt_text
+    from accordance.models import load_policy
+
+    if not verbose:
+        silence_loaded()
+    if not prompt and prompts is None:
+        raise ConfigError("there is nothing to answer", remedy='-p "a prompt", or --prompts FILE')
+    asked: list[Any] = [as_prompt(text) for text in prompt or ()]
+    if prompts is not None:
+        asked += [record.prompt for record in _records(prompts, limit)]
+    policy = load_policy(
+        model_source(model), dtype=dtype or "auto", chat_template=chat_template, eos_token=eos_token
+    )
+    with terminal.progress() as note:
+        done = 0
+
+        def more(count: int) -> None:
+            nonlocal done
+            done += count
+            note("generate", done, len(asked))
+
+        made = policy.generate(
+            asked,
+            n=n,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            progress=more,
+        )
+    rows = [
+        {
+            "prompt": prompt_text(question),
+            "completions": [
+                {"text": c.text, "finished": c.finished, "tokens": len(c.token_ids), "logprob": sum(c.logprobs)}
+                for c in completions
+            ],
+        }
+        for question, completions in zip(asked, made)
+    ]
+    if output is not None:
+        _write(output, rows)
+
+    def show(console: Any) -> None:
+        for row in rows[: 20 if output else None]:
+            console.print(row["prompt"], style="bold", markup=False, highlight=False)
+            for completion in row["completions"]:
+                mark = "" if completion["finished"] else " […]"
+                console.print("  " + completion["text"] + mark, markup=False, highlight=False)
+
+    terminal.result({"model": policy.name, "seed": seed, "output": output, "rows": rows}, show)
+
+
+def _records(source: str, limit: int | None) -> Any:
+    from accordance.app.sources import is_lab, lab_records
+    from accordance.feedback import load_records
+
+    found = lab_records(source) if is_lab(source) else load_records(source, limit=limit)
+    return found if limit is None or not is_lab(source) else found.select(range(min(limit, len(found))))
+
+
+def _write(path: str, rows: list[dict[str, Any]]) -> None:
+    """One line per answer, as prompt-completion data has it."""
+    lines = [
+        json.dumps(
+            {"prompt": row["prompt"], "completion": c["text"], "finished": c["finished"]}, ensure_ascii=False
+        )
+        for row in rows
+        for c in row["completions"]
+    ]
+    from pathlib import Path
+
+    from accordance.core.report import write_whole
+
+    write_whole({Path(os.path.expanduser(path)): "\n".join(lines) + "\n"})

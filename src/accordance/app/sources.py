@@ -1,0 +1,51 @@
+"""Names of what lies in the package: `lab:base` is its base model, `lab:demo` its feedback."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl
+
+from accordance.core.errors import ConfigError, unknown
+from accordance.core.record import Records
+
+BASE, DEMO = "lab:base", "lab:demo"
+
+
+def model_source(name: Any) -> Any:
+    """The path that a model's name stands for; other names as they are.
+
+    Raises:
+        ConfigError: a name of the lab that is none.
+    """
+    if not isinstance(name, str) or not name.startswith("lab:"):
+        return name
+    if name != BASE:
+        raise unknown("model of the lab", name, [BASE], where="model")
+    from accordance.lab import base_model_path
+
+    return str(base_model_path())
+
+
+def is_lab(name: Any) -> bool:
+    """Whether records come from the lab, where the simulated people know how to judge."""
+    return isinstance(name, str) and name.startswith("lab:")
+
+
+def lab_records(name: str) -> Records:
+    """`lab:demo`, or `lab:demo?n=800&seed=1`: the demo's feedback, that many records of it, judged by that seed.
+
+    Raises:
+        ConfigError: another name, option or value.
+    """
+    from accordance.lab import demo_records
+
+    kind, _, query = name.partition("?")
+    if kind != DEMO:
+        raise unknown("records of the lab", kind, [DEMO], where="records")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    for key, value in options.items():
+        if key not in ("n", "seed"):
+            raise unknown("option", key, ["n", "seed"], where=name)
+        if not value.isdigit():
+            raise ConfigError(f"{key} is a number", where=name, found=value)
+    return demo_records(**{key: int(value) for key, value in options.items()})

@@ -1,0 +1,69 @@
+"""The part of an alignment's report that tells how it was trained, and on what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from accordance.core import figures
+from accordance.core.jsonable import plain
+from accordance.core.report import Report
+from accordance.training import TrainingRun
+
+if TYPE_CHECKING:
+    from accordance.app.align import Plan
+
+_CURVES = (
+    ("loss", "Loss", "loss"),
+    ("rewards/accuracies", "Preference accuracy of training batches", "share"),
+    ("rewards/margins", "Reward margin of training batches", "reward"),
+)
+
+
+def add_training(report: Report, plan: Plan, run: TrainingRun, rows: Mapping[str, Any]) -> None:
+    """Add to the report what became of every row, how training went, and the recipe.
+
+    Args:
+        report: of the evaluation; its key `records` becomes `rows`.
+        plan: what was planned.
+        run: what was done.
+        rows: see `accordance.app.align.counts`.
+    """
+    report.values["records"] = plain(dict(rows), "records", report.warn)
+    report.meta |= plain({"recipe": plan.recipe.options(), "made_with": plan.made_with}, "meta", report.warn)
+    report.section("Feedback", "What became of every row. More in preflight.html.")
+    report.table("Rows", ["", "count"], _rows(rows))
+    learned = f"{run.steps} optimiser steps on {rows['trained_on']} examples ({rows['trained_on_as']})."
+    report.section("Training", f"{learned} Reference: {run.reference}.")
+    for key, title, label in _CURVES:
+        points = [(line["step"], line[key]) for line in run.history if key in line and "step" in line]
+        if len(points) > 1:
+            x, y = zip(*points)
+            series = {"training": (x, y)}
+            held = [(line["step"], line[f"eval_{key}"]) for line in run.history if f"eval_{key}" in line]
+            if len(held) > 1:
+                series["held out"] = tuple(zip(*held))
+            report.figure(title, figures.lines(series, xlabel="step", ylabel=label))
+    timings = {f"seconds to {what}": seconds for what, seconds in run.timings.items()}
+    report.data("training", {"steps": run.steps, "reference": run.reference, **run.metrics, **timings})
+    names = {"train_runtime": "seconds of training", "train_loss": "mean loss"}
+    shown = [[names[key], run.metrics[key]] for key in names if key in run.metrics]
+    report.table("Run", ["", ""], [*shown, *[[key, value] for key, value in timings.items()]])
+    report.section("How it was made")
+    report.code("Recipe", yaml.safe_dump(plan.recipe.options(), sort_keys=False, allow_unicode=True))
+    report.code("Made with", yaml.safe_dump(plan.made_with, sort_keys=False))
+
+
+def _rows(rows: Mapping[str, Any]) -> list[list[Any]]:
+    return [
+        ["rows read", rows["read"]],
+        ["rows kept", rows["kept"]],
+        *[[f"dropped: {reason}", count] for reason, count in rows["dropped"].items()],
+        *[[f"kept, but {what}", count] for what, count in rows["notes"].items()],
+        ["records held out", rows["held_out"]],
+        ["examples trained on", rows["trained_on"]],
+        *[[f"not trained on: {reason}", count] for reason, count in rows["not_trained_on"].items()],
+        *[[f"trained on, but {what}", count] for what, count in rows["changed"].items()],
+    ]

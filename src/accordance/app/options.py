@@ -55,7 +55,12 @@ def value_of(text: Any) -> Any:
         return text
     if _NUMBER.fullmatch(text.strip()):
         return int(text) if re.fullmatch(r"[-+]?\d+", text.strip()) else float(text)
-    if text.strip().lower() in ("yes", "no", "on", "off"):  # YAML's other booleans; "no" is a value of strategies
+    if text.strip().lower() in (
+        "yes",
+        "no",
+        "on",
+        "off",
+    ):  # YAML's other booleans; "no" is a value of strategies
         return text
     try:
         value = yaml.safe_load(text)

@@ -25,7 +25,14 @@ if torch.distributed.get_rank() == 0:
 
 
 @pytest.mark.parametrize(
-    "options", [{"objective": "dpo"}, {"objective": "sft"}, {"use_peft": True, "lora_r": 4}]
+    "options",
+    [
+        {"objective": "dpo"},
+        {"objective": "sft"},
+        {"objective": "kto"},
+        {"objective": "bco"},
+        {"use_peft": True, "lora_r": 4},
+    ],
 )
 def test_two_processes_give_the_trajectory_of_one(tmp_path: Path, options: dict) -> None:
     import json

@@ -4,6 +4,7 @@ In: a path, a hub name or a loaded transformers model. Out: a `LocalPolicy`, whi
 architecture needs nothing here: whether it can share prompts is measured when it is loaded.
 """
 
+from accordance.models.api import InspectPolicy
 from accordance.models.encoding import Encoder, fit
 from accordance.models.engine import Engine, GroupLogps, naive_logps
 from accordance.models.packing import Group, Packed, batches, pack
@@ -16,6 +17,7 @@ __all__ = [
     "Engine",
     "Group",
     "GroupLogps",
+    "InspectPolicy",
     "LocalPolicy",
     "Packed",
     "Reference",

@@ -22,6 +22,7 @@ from transformers import Trainer, TrainingArguments
 from accordance.core.errors import TrainingError
 from accordance.core.objective import Objective
 from accordance.models import Group, LocalPolicy, ReferenceLogps, batches
+from accordance.objectives import across_workers
 from accordance.training.examples import Example, Examples, bundle_for
 
 #: Written into a checkpoint's folder when everything else in it is there.
@@ -153,7 +154,7 @@ class PreferenceTrainer(Trainer):
         if self.check and model.training and self.state.global_step == 0:
             self._check_reference(logps.logp, reference)
             self.check = False
-        losses = self.objective(bundle)
+        losses = self._losses(bundle)
         if not bool(torch.isfinite(losses).all()):
             self._not_finite(losses, logps.logp, part)
         if bundle.weight is not None:
@@ -164,6 +165,13 @@ class PreferenceTrainer(Trainer):
         if num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes / num_items_in_batch
         return (loss, {"losses": losses.detach()}) if return_outputs else loss
+
+    def _losses(self, bundle: Any) -> Tensor:
+        """One loss per example; statistics over the batch (KTO's KL, BCO's shift) are over all processes."""
+        if self.accelerator.num_processes == 1:
+            return self.objective(bundle)
+        with across_workers(lambda value: self.accelerator.reduce(value, "sum")):
+            return self.objective(bundle)
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None

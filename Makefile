@@ -31,7 +31,8 @@ lint: .venv/.ready-check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: .venv/.ready-check
+# With the test extras: types of optional libraries are checked too.
+types: .venv/.ready-check .venv/.ready-test
 	$(BIN)/pyright --warnings
 
 floors: .venv/.ready-check

@@ -46,27 +46,26 @@ Dtype = Annotated[
 FourBit = Annotated[bool, typer.Option("--load-in-4bit", "--load_in_4bit", help="Quantise (extra `quant`).")]
 Seed = Annotated[int, typer.Option("--seed", help="The only source of randomness.")]
 
+#: Words that stand for something else.
+_WORDS = {"true": True, "True": True, "false": False, "False": False, "null": None, "None": None}
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 def value_of(text: Any) -> Any:
-    """A value from how it is written: numbers (also ``1e-5``), true, false, null, lists, else text."""
+    """A value from how it is written: numbers (also ``1e-5``), true, false, null, lists and mappings, else text."""
     if not isinstance(text, str):
         return text
-    if _NUMBER.fullmatch(text.strip()):
-        return int(text) if re.fullmatch(r"[-+]?\d+", text.strip()) else float(text)
-    if text.strip().lower() in (
-        "yes",
-        "no",
-        "on",
-        "off",
-    ):  # YAML's other booleans; "no" is a value of strategies
-        return text
+    word = text.strip()
+    if _NUMBER.fullmatch(word):
+        return int(word) if re.fullmatch(r"[-+]?\d+", word) else float(word)
+    if word in _WORDS:
+        return _WORDS[word]
+    if not word.startswith(("[", "{")):
+        return text  # YAML would take "no" for False and "a: b" for a mapping
     try:
-        value = yaml.safe_load(text)
+        return yaml.safe_load(word)
     except yaml.YAMLError:
         return text
-    return value if isinstance(value, (bool, int, float, list, dict, type(None))) else text
 
 
 def named_options(args: Sequence[str], assignments: Sequence[str] = ()) -> dict[str, Any]:

@@ -138,6 +138,7 @@ def test_an_adapter_on_layers_and_head_is_honoured() -> None:
     from peft import LoraConfig, get_peft_model
 
     model = build(SHARED["llama"]())
+    torch.manual_seed(0)
     wrapped = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "down_proj", "lm_head"]))
     for name, parameter in wrapped.named_parameters():
         if "lora_B" in name:

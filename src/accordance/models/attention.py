@@ -141,17 +141,16 @@ def _blocks(
 ) -> Tensor:
     """Each group by itself through dense kernels, cut where that saves work."""
     parts: list[Tensor] = []
-    for number, segment in enumerate(layout.segments):
+    # One split per tensor: its backward is one concatenation, where slices would each fill a whole tensor.
+    sizes = [segment.size for segment in layout.segments]
+    cut = zip(layout.segments, *(x.split(sizes, dim=2) for x in (q, k, v)))
+    for number, (segment, q_group, k_group, v_group) in enumerate(cut):
         for queries, keys in plan(segment):
-            alone = len(segment.responses) <= 1 or queries[1] <= segment.start + segment.prompt
+            alone = len(segment.responses) <= 1 or queries[1] <= segment.prompt
             causal = window is None and softcap is None and alone
             make = partial(_mask, segment, queries, keys, window, q.device)
             mask = None if causal else layout.remember((number, queries, window), make)
-            qs = q[:, :, slice(*queries)]
-            ks, vs = (
-                x[:, :, slice(*keys[0])] if len(keys) == 1 else torch.cat([x[:, :, slice(*r)] for r in keys], 2)
-                for x in (k, v)
-            )
+            qs, ks, vs = _take(q_group, (queries,)), _take(k_group, keys), _take(v_group, keys)
             if softcap is not None:
                 parts.append(_explicit(qs, ks, vs, mask, scale, dropout, softcap))
             else:
@@ -165,13 +164,22 @@ def _blocks(
 
 Range = tuple[int, int]
 
+
+def _take(x: Tensor, ranges: tuple[Range, ...]) -> Tensor:
+    if ranges == ((0, x.shape[2]),):
+        return x
+    return (
+        torch.cat([x[:, :, a:b] for a, b in ranges], dim=2) if len(ranges) > 1 else x[:, :, slice(*ranges[0])]
+    )
+
+
 # What a call costs beside its scores, in scores; measured on CPU over prompts of 30-1024 tokens.
 _CALL, _JOIN = 15_000, 20_000
 
 
 @cache
 def plan(segment: Segment) -> tuple[tuple[Range, tuple[Range, ...]], ...]:
-    """How one group's attention is cut into dense calls: (range of queries, ranges of their keys).
+    """How one group's attention is cut into dense calls: (range of queries, ranges of their keys) in the group.
 
     One call for everything, one for the prompt and one for all responses, or one per response: whichever
     touches the fewest scores, a call's overhead counted as scores.
@@ -179,7 +187,7 @@ def plan(segment: Segment) -> tuple[tuple[Range, tuple[Range, ...]], ...]:
     prompt, whole = segment.prompt, segment.size
     answers = whole - prompt
     responses = [(start, start + size) for start, size in offsets(segment) if size]
-    start, middle, end = segment.start, segment.start + prompt, segment.start + whole
+    start, middle, end = 0, prompt, whole
     if len(responses) <= 1:
         return (((start, end), ((start, end),)),)
     head = prompt * prompt // 2
@@ -216,8 +224,8 @@ def _mask(
     segment: Segment, queries: Range, keys: tuple[Range, ...], window: int | None, device: torch.device
 ) -> Tensor:
     owner, place = _ids(segment, device)
-    at = torch.arange(*queries, device=device) - segment.start
-    to = torch.cat([torch.arange(*r, device=device) for r in keys]) - segment.start
+    at = torch.arange(*queries, device=device)
+    to = torch.cat([torch.arange(*r, device=device) for r in keys])
     same = (owner[to][None, :] == 0) | (owner[to][None, :] == owner[at][:, None])
     distance = place[at][:, None] - place[to][None, :]
     allowed = same & (distance >= 0)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 #: Scores (rows x vocabulary) in one chunk, and how many bytes of them may wait for the backward pass.
-CHUNK_SCORES = 1 << 23
+CHUNK_SCORES = 1 << 24
 KEEP_BYTES = 256 << 20
 
 

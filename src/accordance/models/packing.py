@@ -235,6 +235,6 @@ def batches(
 
 
 def offsets(segment: Segment) -> list[tuple[int, int]]:
-    """(start, size) of each response of a segment in the shared row."""
-    starts = accumulate(segment.responses, initial=segment.start + segment.prompt)
+    """(start, size) of each response, counted from the start of its group."""
+    starts = accumulate(segment.responses, initial=segment.prompt)
     return list(zip(starts, segment.responses))

@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import accordance
 from accordance.app.options import value_of
-from accordance.core.errors import ConfigError, unknown
+from accordance.core.errors import ConfigError
 from accordance.core.report import write_whole
-from accordance.objectives import objective_names, parse_sum
+from accordance.objectives import parse_objective
 from accordance.training import TrainingConfig, read_recipe
 
 FILE = "recipe.yaml"
@@ -102,7 +102,8 @@ class Recipe:
         where = source or "options"
         given = _canonical(options, where)
         known = set(Inputs.model_fields)
-        _check_objective(given.get("objective"))
+        if given.get("objective") is not None:  # what it misnames is said before its options are
+            parse_objective(str(given["objective"]))
         also = frozenset(known | set(_ALIASES))
         training = {key: value for key, value in given.items() if key not in known}
         config = TrainingConfig.of(training, where=where, also=also)
@@ -200,15 +201,6 @@ def _canonical(options: Mapping[str, Any], where: str) -> dict[str, Any]:
             raise ConfigError(f"{key} is given twice", where=where, found=f"{found[key]}, {value}")
         found[key] = value
     return found
-
-
-def _check_objective(objective: Any) -> None:
-    """Unknown objectives are named before their options are."""
-    if objective is None:
-        return
-    for name, _ in parse_sum(str(objective)):
-        if name not in objective_names():
-            raise unknown("objective", name, objective_names(), where="objective")
 
 
 def _check_effects(inputs: Inputs, config: TrainingConfig, given: Mapping[str, Any], where: str) -> None:

@@ -36,7 +36,7 @@ class Bundle:
 
     Attributes:
         weight: how much each example counts in the batch loss, shape [n], or None for 1.
-        extras: further per-example columns by name, each of shape [n].
+        extras: further columns by name, each of shape [n], or [n, K] for one value per response of a list.
     """
 
     weight: Tensor | None = field(default=None, kw_only=True)
@@ -110,7 +110,12 @@ class PairLogps(Bundle):
         return self.rejected - need_reference(self.ref_rejected)
 
     def swapped(self) -> PairLogps:
-        """The same pairs with chosen and rejected exchanged (without the per-token values)."""
+        """The same pairs with chosen and rejected exchanged."""
+        tokens = self.tokens
+        if tokens is not None:
+            order = (tokens.row ^ 1).argsort(stable=True)
+            ref = None if tokens.ref is None else tokens.ref[order]
+            tokens = Tokens(tokens.logp[order], (tokens.row ^ 1)[order], ref)
         return PairLogps(
             self.rejected,
             self.chosen,
@@ -119,6 +124,7 @@ class PairLogps(Bundle):
             self.ref_rejected,
             self.ref_chosen,
             None if self.gap is None else -self.gap,
+            tokens=tokens,
             weight=self.weight,
             extras=self.extras,
         )
@@ -151,6 +157,24 @@ class ListLogps(Bundle):
     kind: ClassVar[str] = "list"
 
 
+@dataclass(frozen=True)
+class CrossLogps(Bundle):
+    """Every response of a prompt under every condition of it (principles, a persona, a system message).
+
+    Attributes:
+        logp: log-probability of response j under condition i, summed over its tokens, shape [n, C, R]. Where
+            responses were written under the conditions, the j-th was written under the j-th.
+        length: numbers of tokens of the responses, shape [n, R].
+        ref: `logp` under the reference, shape [n, C, R], or None.
+    """
+
+    logp: Tensor
+    length: Tensor
+    ref: Tensor | None = None
+
+    kind: ClassVar[str] = "cross"
+
+
 B = TypeVar("B", bound=Bundle)
 Unit = Literal["examples", "tokens"]
 
@@ -168,6 +192,10 @@ class Objective(Generic[B]):
         tokens: whether it needs per-token values.
         mismatched: whether it needs `kl_logp` (and `kl_ref`) of a unary bundle.
         labels: whether it needs the labels of a unary bundle: it learns from thumbs, not from demonstrations.
+        columns: the bundle's extras that it reads: ``annotator`` (an index per judge) or numbers that the records
+            carry in their extras under these names.
+        online: whether only rollouts carry what it needs (log-probabilities at the time of sampling, answers
+            under several conditions), so that records alone can't feed it.
         unit: what the batch loss is a mean over. ``"tokens"``: the sum of the losses over the number of
             response tokens, as language modelling has it.
         rewards: from a bundle to the implicit reward of each response: (chosen, rejected) of shape [n] each for
@@ -184,6 +212,8 @@ class Objective(Generic[B]):
     tokens: bool = False
     mismatched: bool = False
     labels: bool = False
+    columns: tuple[str, ...] = ()
+    online: bool = False
     unit: Unit = "examples"
     rewards: Callable[[B], Any] | None = None
     state: dict[str, Tensor] = field(default_factory=dict)

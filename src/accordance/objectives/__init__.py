@@ -1,13 +1,15 @@
 """Objectives: differentiable losses over the log-probabilities of responses, one loss per example.
 
 In comes a bundle of log-probabilities (`core.objective`), out goes a loss of shape [n]. To add one, decorate a
-function from options to an `Objective` with `@objective("name")`; over pairs it is a few lines on `pairwise`.
+function from options to an `Objective` with `@objective("name")`; over pairs it is a few lines on `pairwise`. A
+`@wrapper("name")` makes one from another, as in ``lcpo(dpo)``.
 """
 
 from accordance.objectives.bco import bco
-from accordance.objectives.compose import get_objective, parse_sum, weighted_sum
+from accordance.objectives.compose import get_objective, weighted_sum
 from accordance.objectives.density import density_ratio_weights
 from accordance.objectives.divergences import Divergence, divergence_names, get_divergence
+from accordance.objectives.expression import Term, known_options, parse_objective, term_names
 from accordance.objectives.listwise import plackett_luce, pro
 from accordance.objectives.parts import (
     Score,
@@ -42,7 +44,15 @@ from accordance.objectives.preference import (
     robust,
     simpo,
 )
-from accordance.objectives.registry import Option, objective, objective_names, objective_options
+from accordance.objectives.registry import (
+    Option,
+    objective,
+    objective_names,
+    objective_options,
+    wrapper,
+    wrapper_names,
+)
+from accordance.objectives.reweight import conflict, focal, label_confidence, lcpo
 from accordance.objectives.single import apo_zero_unpaired, kto, sft
 from accordance.objectives.workers import across_workers
 
@@ -50,12 +60,14 @@ __all__ = [
     "Divergence",
     "Option",
     "Score",
+    "Term",
     "across_workers",
     "apo_down",
     "apo_zero",
     "apo_zero_unpaired",
     "bco",
     "bco_pair",
+    "conflict",
     "cpo",
     "density_ratio_weights",
     "discopop",
@@ -64,13 +76,17 @@ __all__ = [
     "exo_loss",
     "exo_pair",
     "f_dpo",
+    "focal",
     "get_divergence",
     "get_objective",
     "hinge",
     "hinge_loss",
     "identity",
     "ipo",
+    "known_options",
     "kto",
+    "label_confidence",
+    "lcpo",
     "likelihood",
     "ln_dpo",
     "log_odds",
@@ -85,13 +101,16 @@ __all__ = [
     "objective_options",
     "orpo",
     "pairwise",
-    "parse_sum",
+    "parse_objective",
     "plackett_luce",
     "pro",
     "robust",
     "sft",
     "simpo",
     "squared",
+    "term_names",
     "unbiased_log_sigmoid",
     "weighted_sum",
+    "wrapper",
+    "wrapper_names",
 ]

@@ -1,9 +1,8 @@
-"""Objectives by name, and weighted sums of them: ``get_objective("dpo+0.1*sft", beta=0.2)``."""
+"""Objectives by name, sums and wrappers of them: ``get_objective("lcpo(dpo+0.1*sft)", beta=0.2)``."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,58 +10,35 @@ from torch import Tensor
 
 from accordance.core.errors import ConfigError, unknown
 from accordance.core.objective import Bundle, ListLogps, Objective, PairLogps, UnaryLogps
+from accordance.objectives.expression import Term, parse_objective, term_names
 from accordance.objectives.listwise import best
-from accordance.objectives.registry import build_objective, objective_names, objective_options
+from accordance.objectives.registry import build_objective, objective_options, qualified_options
 
 
 def get_objective(name: str, **options: Any) -> Objective[Any]:
     """The objective that a recipe names.
 
     Args:
-        name: one of `objective_names`, or a weighted sum of several such as ``dpo+0.1*sft``.
-        **options: its options. In a sum, one that several members have is written ``member.option``.
+        name: one of `objective_names`, a weighted sum of several such as ``dpo+0.1*sft``, or a wrapper around one
+            such as ``lcpo(dpo)``.
+        **options: its options. One that several members have is written ``member.option``.
 
     Raises:
         ConfigError: a name or an option is unknown, a value can't be used, an option would have no effect, or
-            the members of a sum do not go together.
+            the members do not go together.
     """
-    members = parse_sum(name)
-    if members == [(name, 1.0)]:
+    terms = parse_objective(name)
+    if terms == (Term(name),):
         return build_objective(name, options)
-    share = _share_options([member for member, _ in members], options)
-    return weighted_sum([(build_objective(member, share[member]), weight) for member, weight in members])
+    return _build(terms, _share_options(term_names(terms), options))
 
 
-def parse_sum(text: str) -> list[tuple[str, float]]:
-    """Names and weights of a sum such as ``dpo+0.1*sft``.
-
-    Raises:
-        ConfigError: it can't be read, or names something unknown or the same thing twice.
-    """
-    members: list[tuple[str, float]] = []
-    # A plus sign inside a number, as in 1e+2, parts nothing.
-    for term in re.split(r"(?<![0-9.][eE])\+", text):
-        match = re.fullmatch(r"\s*(?:([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*\*)?\s*([A-Za-z_]\w*)\s*", term)
-        if match is None:
-            close = unknown("objective", term.strip(), objective_names())
-            raise ConfigError(
-                "this names no objective",
-                where="objective",
-                found=text,
-                expected="a name, or a weighted sum such as 'dpo+0.1*sft'",
-                remedy=close.remedy,
-            )
-        weight, name = match.groups()
-        objective_options(name)
-        if name in dict(members):
-            raise ConfigError(
-                f"{name} is named twice", where="objective", found=text, remedy="add up its weights"
-            )
-        try:
-            members.append((name, float(weight) if weight else 1.0))
-        except ValueError as error:
-            raise ConfigError("the weight is no number", where="objective", found=weight) from error
-    return members
+def _build(terms: Sequence[Term], options: Mapping[str, Mapping[str, Any]]) -> Objective[Any]:
+    members = []
+    for term in terms:
+        base = _build(term.inner, options) if term.inner else None
+        members.append((build_objective(term.name, options[term.name], base), term.weight))
+    return members[0][0] if len(members) == 1 and members[0][1] == 1 else weighted_sum(members)
 
 
 def weighted_sum(members: Sequence[tuple[Objective[Any], float]]) -> Objective[Any]:
@@ -103,11 +79,13 @@ def weighted_sum(members: Sequence[tuple[Objective[Any], float]]) -> Objective[A
         name="+".join(part.name if weight == 1 else f"{weight:g}*{part.name}" for part, weight in parts),
         bundle=bundle,
         function=function,
-        options={f"{part.name}.{key}": value for part, _ in parts for key, value in part.options.items()},
+        options={key: value for part, _ in parts for key, value in qualified_options(part).items()},
         reference=any(part.reference for part, _ in parts),
         tokens=any(part.tokens for part, _ in parts),
         mismatched=any(part.mismatched for part, _ in parts),
         labels=any(part.labels for part, _ in parts),
+        columns=tuple(dict.fromkeys(column for part, _ in parts for column in part.columns)),
+        online=any(part.online for part, _ in parts),
         unit=unit,
         rewards=next((part.rewards for part, _ in parts if part.rewards), None),
         state={f"{part.name}.{key}": value for part, _ in parts for key, value in part.state.items()},
@@ -132,6 +110,8 @@ def _share_options(names: Sequence[str], options: dict[str, Any]) -> dict[str, d
         if not having or option not in objective_options(having[0]):
             known = [f"{name}.{option}" for name in names for option in objective_options(name)]
             raise unknown("option", key, known, where=f"objective {'+'.join(names)}")
+        if option in share[having[0]]:
+            raise ConfigError(f"{having[0]}.{option} is given twice", where="objective", found=value)
         share[having[0]][option] = value
     return share
 

@@ -1,6 +1,7 @@
 """Objectives by name: `@objective` registers a builder, its keyword parameters are the options.
 
-A parameter's default is the only home of that default; its help is its line under ``Args:``.
+A parameter's default is the only home of that default; its help is its line under ``Args:``. `@wrapper` registers
+what makes an objective over pairs from another one: its builder takes that one first, then options.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, ParamSpec, Union, get_args, get_origin, get_type_hints
+from typing import Any, Concatenate, Literal, ParamSpec, Union, get_args, get_origin, get_type_hints
 
 from accordance.core.errors import ConfigError, unknown
-from accordance.core.objective import Objective
+from accordance.core.objective import Objective, PairLogps
 
 P = ParamSpec("P")
 
@@ -39,6 +40,7 @@ class Option:
 
 _builders: dict[str, Callable[..., Objective[Any]]] = {}
 _options: dict[str, dict[str, Option]] = {}
+_wrappers: set[str] = set()
 
 
 def objective(name: str) -> Callable[[Callable[P, Objective[Any]]], Callable[P, Objective[Any]]]:
@@ -52,15 +54,11 @@ def objective(name: str) -> Callable[[Callable[P, Objective[Any]]], Callable[P, 
     """
 
     def register(builder: Callable[P, Objective[Any]]) -> Callable[P, Objective[Any]]:
-        if name in _builders:
-            raise ValueError(f"objective {name!r} is registered twice")
-        options = _read_options(builder)
+        options = _new(name, builder)
 
         @functools.wraps(builder)
         def build(*args: P.args, **kwargs: P.kwargs) -> Objective[Any]:
-            bound = inspect.signature(builder).bind(*args, **kwargs)
-            bound.apply_defaults()
-            values = {key: _checked(name, key, value, options[key]) for key, value in bound.arguments.items()}
+            values = _values(name, builder, options, args, kwargs)
             return replace(builder(**values), name=name, options=values)  # type: ignore[call-arg]
 
         _builders[name], _options[name] = build, options
@@ -69,33 +67,82 @@ def objective(name: str) -> Callable[[Callable[P, Objective[Any]]], Callable[P, 
     return register
 
 
+Pairwise = Objective[PairLogps]
+Wrapper = Callable[Concatenate[Pairwise, P], Pairwise]
+
+
+def wrapper(name: str) -> Callable[[Wrapper[P]], Wrapper[P]]:
+    """Register a wrapper: a function from an objective over pairs and options to another one.
+
+    A wrapper may ask the wrapped loss about the pair and about the swapped pair. The result is called
+    ``name(base)``; its options are those of both, written ``name.option``.
+
+    Raises:
+        ValueError: the name is taken, or a parameter after the first has no default or no line under ``Args:``.
+    """
+
+    def register(builder: Wrapper[P]) -> Wrapper[P]:
+        options = _new(name, builder, skip=1)
+
+        @functools.wraps(builder)
+        def build(base: Pairwise, *args: P.args, **kwargs: P.kwargs) -> Pairwise:
+            _check_wrappable(name, base)
+            values = _values(name, functools.partial(builder, base), options, args, kwargs)
+            own = {f"{name}.{key}": value for key, value in values.items()}
+            made = builder(base, **values)  # type: ignore[call-arg]
+            return replace(made, name=f"{name}({base.name})", options=own | qualified_options(base))
+
+        _builders[name], _options[name] = build, options
+        _wrappers.add(name)
+        return build
+
+    return register
+
+
+def qualified_options(base: Objective[Any]) -> dict[str, Any]:
+    """The options of an objective, each under ``name.option``."""
+    return {key if "." in key else f"{base.name}.{key}": value for key, value in base.options.items()}
+
+
 def objective_names() -> list[str]:
-    """The names of all objectives, sorted."""
-    return sorted(_builders)
+    """The names of all objectives, sorted; wrappers are in `wrapper_names`."""
+    return sorted(_builders.keys() - _wrappers)
+
+
+def wrapper_names() -> list[str]:
+    """The names of all wrappers, sorted."""
+    return sorted(_wrappers)
 
 
 def objective_options(name: str) -> Mapping[str, Option]:
-    """The options of an objective by name, each with its default, type and help.
+    """The options of an objective or wrapper by name, each with its default, type and help.
 
     Raises:
-        ConfigError: there is no objective of that name.
+        ConfigError: there is nothing of that name.
     """
     if name not in _options:
         raise unknown("objective", name, _options, where="objective")
     return dict(_options[name])
 
 
-def build_objective(name: str, options: Mapping[str, Any]) -> Objective[Any]:
+def build_objective(
+    name: str, options: Mapping[str, Any], base: Objective[Any] | None = None
+) -> Objective[Any]:
     """The objective of that name with those options; see `get_objective` for sums.
 
+    Args:
+        name: of an objective, or of a wrapper.
+        options: its own options.
+        base: what a wrapper wraps.
+
     Raises:
-        ConfigError: the name or an option is unknown, or a value can't be used.
+        ConfigError: the name or an option is unknown, a value can't be used, or the base can't be wrapped.
     """
     known = objective_options(name)
     for key in options:
         if key not in known:
             raise _unknown_option(name, key)
-    return _builders[name](**options)
+    return _builders[name](*(() if base is None else (base,)), **options)
 
 
 def require(holds: bool, option: str, found: object, expected: str) -> None:
@@ -120,10 +167,42 @@ def require_rate(**options: float) -> None:
         require(0 <= value < 0.5, option, value, "0 <= value < 0.5")
 
 
+def _check_wrappable(name: str, base: Objective[Any]) -> None:
+    if base.bundle is not PairLogps:
+        raise ConfigError(
+            f"{name} can't wrap {base.name}: it compares the loss of a pair with that of the swapped pair",
+            where="objective",
+            found=f"{base.name} takes {base.bundle.kind}",
+            expected="an objective over pairs, or a sum with one, such as 'dpo+0.1*sft'",
+        )
+    if base.state:
+        raise ConfigError(
+            f"{name} can't wrap {base.name}: it keeps running values, which asking twice a step would spoil",
+            where="objective",
+            found=f"running values {', '.join(base.state)}",
+            remedy="put the one that keeps running values outside",
+        )
+
+
+def _new(name: str, builder: Callable[..., object], skip: int = 0) -> dict[str, Option]:
+    if name in _builders:
+        raise ValueError(f"objective {name!r} is registered twice")
+    return _read_options(builder, skip)
+
+
+def _values(
+    name: str, builder: Callable[..., object], options: Mapping[str, Option], args: Any, kwargs: Any
+) -> dict[str, Any]:
+    """Every option with its value, checked."""
+    bound = inspect.signature(builder).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return {key: _checked(name, key, value, options[key]) for key, value in bound.arguments.items()}
+
+
 def _unknown_option(name: str, option: str) -> ConfigError:
     known = objective_options(name)
     where = f"objective {name}"
-    others = [other for other in objective_names() if option in _options[other]]
+    others = sorted(other for other in _builders if option in _options[other])
     if not others or not known:
         return unknown("option", option, known, where=where)
     return ConfigError(
@@ -134,10 +213,10 @@ def _unknown_option(name: str, option: str) -> ConfigError:
     )
 
 
-def _read_options(builder: Callable[..., object]) -> dict[str, Option]:
+def _read_options(builder: Callable[..., object], skip: int) -> dict[str, Option]:
     hints, helps = get_type_hints(builder), _help_lines(builder.__doc__ or "")
     options: dict[str, Option] = {}
-    for key, parameter in inspect.signature(builder).parameters.items():
+    for key, parameter in list(inspect.signature(builder).parameters.items())[skip:]:
         if parameter.default is inspect.Parameter.empty or key not in helps or key not in hints:
             raise ValueError(
                 f"option {key!r} of {builder.__qualname__} needs a type, a default and a help line"

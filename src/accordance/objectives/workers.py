@@ -34,6 +34,12 @@ def across_workers(add_up: AddUp) -> Iterator[None]:
         _add_up.reset(token)
 
 
+def over_workers(totals: Tensor) -> Tensor:
+    """A small tensor of sums added up over all workers; itself outside `across_workers`. No gradient flows."""
+    add_up = _add_up.get()
+    return totals.detach() if add_up is None else add_up(totals.detach())
+
+
 def batch_totals(*values: Tensor) -> Tensor:
     """Sum and count of each group of values over the batch of all workers, without gradient.
 
@@ -43,6 +49,4 @@ def batch_totals(*values: Tensor) -> Tensor:
     Returns:
         Shape [groups, 2]: sum and count.
     """
-    totals = torch.stack([torch.stack([v.detach().sum(), v.new_tensor(v.numel())]) for v in values])
-    add_up = _add_up.get()
-    return totals if add_up is None else add_up(totals)
+    return over_workers(torch.stack([torch.stack([v.detach().sum(), v.new_tensor(v.numel())]) for v in values]))

@@ -13,7 +13,13 @@ from transformers import TrainingArguments
 
 from accordance.core.errors import AccordanceError, ConfigError, nearest
 from accordance.core.objective import Objective
-from accordance.objectives import get_objective, objective_names, objective_options
+from accordance.objectives import (
+    get_objective,
+    known_options,
+    objective_names,
+    objective_options,
+    wrapper_names,
+)
 
 Parallel = Literal["ddp", "fsdp2", "zero2", "zero3"]
 
@@ -46,7 +52,7 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(extra="allow", validate_assignment=True)
 
-    objective: str = Field("dpo", description="the loss, or a sum such as 'dpo + 0.1*sft'")
+    objective: str = Field("dpo", description="the loss, a sum such as 'dpo + 0.1*sft', or 'lcpo(dpo)'")
     output_dir: str = Field("runs/align", description="folder of the run")
     per_device_train_batch_size: int = Field(8, ge=1, description="examples per process and step")
     per_device_eval_batch_size: int = Field(16, ge=1, description="held-out examples per process and step")
@@ -112,7 +118,7 @@ class TrainingConfig(BaseModel):
         """
         extras = set(options) - set(cls.model_fields)
         objective = str(options.get("objective", cls.model_fields["objective"].default))
-        known = _objective_options(objective)
+        known = known_options(objective)
         for name in sorted(extras):
             if name in _NO_EFFECT:
                 raise ConfigError(f"{name} has no effect here", where=where, remedy=f"use {_NO_EFFECT[name]}")
@@ -145,7 +151,7 @@ class TrainingConfig(BaseModel):
     def build_objective(self) -> Objective[Any]:
         """The objective with its options; the same object every time, since it may keep running values."""
         if self._objective is None:
-            known = _objective_options(self.objective)
+            known = known_options(self.objective)
             options = {name: value for name, value in (self.model_extra or {}).items() if name in known}
             self._objective = get_objective(self.objective, **options)
         return self._objective
@@ -183,18 +189,8 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     return options
 
 
-def _objective_options(objective: str) -> set[str]:
-    """Names of the options of an objective, or of all parts of a sum; all there are where it is unknown."""
-    names = [name for name in objective_names() if name in _words(objective)]
-    return {option for name in names for option in objective_options(name)}
-
-
-def _words(objective: str) -> set[str]:
-    return {word.strip().split("*")[-1].strip() for word in objective.split("+")}
-
-
 def _unknown(name: str, objective: str, known: set[str], where: str, also: frozenset[str]) -> AccordanceError:
-    others = [other for other in objective_names() if name in objective_options(other)]
+    others = [n for n in objective_names() + wrapper_names() if name in objective_options(n)]
     if others:
         return ConfigError(
             f"{name} has no effect on the objective {objective}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from accordance.core import views
-from accordance.core.errors import DataError
+from accordance.core.errors import ConfigError, DataError
 from accordance.core.objective import ListLogps, Objective, PairLogps, Tokens, UnaryLogps
 from accordance.core.record import Account, Record, Records, Response
 from accordance.models import Encoder, Group, GroupLogps, ReferenceLogps, fit
@@ -26,7 +26,8 @@ class Example:
 
     Attributes:
         group: prompt and responses (chosen, rejected; or one; or a list, best first).
-        columns: numbers by name: `gap` for pairs, `label` for thumbs, `scores` (one per response) for lists.
+        columns: numbers by name: `gap` for pairs, `label` for thumbs, `scores` (one per response) for lists, and
+            what the objective asks for in its `columns`.
         origin: file and row of its record.
     """
 
@@ -44,12 +45,15 @@ class Examples(Dataset[Example]):
         dropped: for each reason, the origins of what can't be trained on.
         notes: what was done to examples that were kept, and how often.
         source: which view of the records they are (``pairs``, ``thumbs``, ...).
+        annotators: the names behind the column `annotator`, in the order of their indices; empty where the
+            objective does not ask for it. An empty name stands for all judges without one.
     """
 
     items: list[Example] = field(default_factory=list)
     dropped: dict[str, list[str]] = field(default_factory=dict)
     notes: Counter[str] = field(default_factory=Counter)
     source: str = ""
+    annotators: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -74,6 +78,7 @@ def examples_for(
     max_length: int | None = None,
     attribute: str | None = None,
     seed: int = 0,
+    annotators: Mapping[str, int] | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Examples:
     """The examples that an objective can learn from in these records.
@@ -89,17 +94,26 @@ def examples_for(
         max_length: largest number of tokens of prompt and response; see `accordance.models.fit`.
         attribute: which attribute's judgments count; by default overall ones, or those of the only attribute.
         seed: of the mismatched responses that KTO's KL term needs.
+        annotators: indices of annotators that are known from other examples; new ones come after them.
         progress: called with the number of examples tokenised since the last call.
 
     Raises:
-        DataError: the records hold nothing that the objective can learn from.
+        ConfigError: the objective learns from rollouts alone.
+        DataError: the records hold nothing that the objective can learn from, or lack a column that it needs.
     """
+    if objective.online:
+        raise ConfigError(
+            f"{objective.name} learns from what the policy samples while it trains; records alone can't feed it",
+            where="objective",
+            found=f"records of {records.source}",
+            remedy="run it in an online loop, or use an objective for recorded judgments such as dpo or sppo",
+        )
     source, rows, dropped = _SOURCES[objective.bundle.kind](objective, records, attribute)
-    made = Examples(dropped=dropped, source=source)
+    made = Examples(dropped=dropped, source=source, annotators=dict(annotators or {}))
     stream = iter(rows)
     while chunk := list(islice(stream, 1024)):
         encoded = encoder.encode_many([(r.prompt, responses, r.extras) for r, responses, _ in chunk])
-        for (record, _, columns), ids in zip(chunk, encoded):
+        for (record, _, found), ids in zip(chunk, encoded):
             group = Group(array("i", ids.prompt_ids), [array("i", r) for r in ids.response_ids])
             least = 1 if group.prompt else 2
             if min(map(len, group.responses)) < least:
@@ -111,6 +125,7 @@ def examples_for(
                 continue
             if what:
                 made.notes[what] += 1
+            columns = _asked_columns(objective, record, found, made.annotators)
             made.items.append(Example(short, columns, record.origin))
         if progress is not None:
             progress(len(chunk))
@@ -137,6 +152,26 @@ _NEEDS = {
 }
 
 
+def _asked_columns(
+    objective: Objective[Any], record: Record, found: dict[str, Any], annotators: dict[str, int]
+) -> dict[str, Any]:
+    """The columns of an example: those of its view, and what the objective asks for besides."""
+    columns = {name: value for name, value in found.items() if name != "annotator"}
+    for name in objective.columns:
+        value = found.get(name, record.extras.get(name))
+        if name == "annotator" and isinstance(value, str):
+            value = annotators.setdefault(value, len(annotators))
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise DataError(
+                f"{objective.name} needs a number {name!r} with every record",
+                where=record.origin or record.id,
+                found="nothing" if value is None else repr(value),
+                expected=f"a number in the record's extras under {name!r}",
+            )
+        columns[name] = value
+    return columns
+
+
 def _pairs(
     objective: Objective[Any], records: Records, attribute: str | None
 ) -> tuple[str, Iterable[Row], dict[str, list[str]]]:
@@ -149,7 +184,8 @@ def _pairs(
                 reason = "tie" if pair.tie else "identical responses"
                 dropped.setdefault(reason, []).append(pair.record.origin)
                 continue
-            yield pair.record, (pair.chosen, pair.rejected), {"gap": pair.gap}
+            columns = {"gap": pair.gap, "annotator": pair.judgment.annotator or ""}
+            yield pair.record, (pair.chosen, pair.rejected), columns
 
     return "pairs", rows(), dropped
 

@@ -105,7 +105,7 @@ def train(
     how = {"max_length": config.max_length, "attribute": config.attribute, "seed": config.seed}
     data = examples_for(objective, records, policy.encoder, progress=tokenised, **how)
     held = (
-        examples_for(objective, held_out, policy.encoder, **how)
+        examples_for(objective, held_out, policy.encoder, annotators=data.annotators, **how)
         if held_out is not None and len(held_out) and config.eval_strategy != "no"
         else None
     )

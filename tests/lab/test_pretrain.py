@@ -11,7 +11,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from accordance.core.errors import ConfigError
 from accordance.lab.pretrain import pretrain
 
-TINY = {"steps": 30, "batch_size": 8, "hidden_size": 32, "layers": 1, "vocab_size": 600, "show_progress": False}
+TINY = {
+    "steps": 30,
+    "batch_size": 8,
+    "hidden_size": 32,
+    "layers": 1,
+    "vocab_size": 600,
+    "tokenizer_chats": 500,
+    "show_progress": False,
+}
 
 
 def test_a_few_steps_lower_the_loss_and_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:

@@ -86,6 +86,8 @@ def model_card(
         seed=options["seed"],
         minutes=result["seconds"] / 60,
         threads=result["threads"],
-        early=" (ended by the time limit)" if result["stopped_early"] else "",
+        early=" (ended by the time limit: the command does not repeat it bit for bit)"
+        if result["stopped_early"]
+        else "",
         trace="\n".join(f"| {step} | {loss:.3f} |" for step, loss in shown),
     )

@@ -66,13 +66,14 @@ class Pretraining:
 def pretrain(
     output_dir: str | Path,
     *,
-    steps: int = 4000,
+    steps: int = 2800,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int = 48,
     learning_rate: float = 3e-3,
     prompt_weight: float = 0.1,
     minutes: float = 20.0,
     vocab_size: int = 2048,
+    tokenizer_chats: int = 20_000,
     hidden_size: int = 128,
     layers: int = 6,
     show_progress: bool = True,
@@ -91,6 +92,7 @@ def pretrain(
         prompt_weight: weight of the loss on the user's words, against 1 on the assistant's.
         minutes: wall time after which training stops and the model is written as it is.
         vocab_size: of the tokenizer.
+        tokenizer_chats: prompts and answers that the tokenizer is trained on.
         hidden_size: width of the model; heads are 32 wide.
         layers: depth of the model.
         show_progress: draw a progress bar.
@@ -104,7 +106,7 @@ def pretrain(
     _check(steps=steps, batch_size=batch_size, hidden_size=hidden_size, layers=layers)
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    tokenizer = build_tokenizer(vocab_size=vocab_size, seed=seed)
+    tokenizer = build_tokenizer(vocab_size=vocab_size, seed=seed, chats=tokenizer_chats)
     torch.manual_seed(seed)
     model = LlamaForCausalLM(_config(tokenizer, hidden_size, layers))
     options = {"steps": steps, "seed": seed, "batch_size": batch_size, "learning_rate": learning_rate}
@@ -112,7 +114,12 @@ def pretrain(
     result = _train(model, tokenizer, show_progress=show_progress, **options)
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
-    options |= {"vocab_size": vocab_size, "hidden_size": hidden_size, "layers": layers}
+    options |= {
+        "vocab_size": vocab_size,
+        "tokenizer_chats": tokenizer_chats,
+        "hidden_size": hidden_size,
+        "layers": layers,
+    }
     (output / "README.md").write_text(model_card(model, tokenizer, asdict(result), options), encoding="utf-8")
     (output / "pretraining.json").write_text(json.dumps({"options": options} | asdict(result), indent=1))
     return result
@@ -222,8 +229,12 @@ def _encode(
 def _held_out(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int) -> float:
     batches = _batches(tokenizer, random.Random(f"held out {seed}"), 16, 0.0)
     model.eval()
-    losses = [_losses(model, ids, weights)[1].item() for ids, weights, _ in (next(batches) for _ in range(32))]
-    return sum(losses) / len(losses)
+    total, tokens = 0.0, 0
+    for _ in range(32):
+        ids, weights, _ = next(batches)
+        spoken = int((weights[:, 1:] == 1).sum())
+        total, tokens = total + _losses(model, ids, weights)[1].item() * spoken, tokens + spoken
+    return total / tokens
 
 
 def _config(tokenizer: PreTrainedTokenizerFast, hidden_size: int, layers: int) -> LlamaConfig:

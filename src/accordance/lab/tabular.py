@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from accordance.core.objective import ListLogps, PairLogps, Tokens, UnaryLogps
+from accordance.core.objective import CrossLogps, ListLogps, PairLogps, Tokens, UnaryLogps
 
 Table = TypeVar("Table", bound="TablePolicy")
 
@@ -92,6 +92,22 @@ class TablePolicy(nn.Module):
             None if old is None else old.logp(each, responses).detach(),
         )
 
+    def cross(self, prompts: Tensor, responses: Tensor, *, ref: TablePolicy | None = None) -> CrossLogps:
+        """R responses under each of C conditions as a bundle.
+
+        Args:
+            prompts: the prompt that stands for each condition, shape [n, C].
+            responses: shape [n, R] (and a last dimension of tokens in a `TokenTable`).
+            ref: the reference.
+        """
+        prompt = prompts[:, :, None].expand(*prompts.shape, responses.shape[1])
+        each = responses[:, None].expand(*prompt.shape, *responses.shape[2:])
+        return CrossLogps(
+            self.logp(prompt, each),
+            self.length(prompts[:, :1].expand(responses.shape[:2]), responses),
+            None if ref is None else ref.logp(prompt, each),
+        )
+
 
 class TabularPolicy(TablePolicy):
     """A softmax over R responses for each of P prompts.
@@ -116,6 +132,23 @@ class TabularPolicy(TablePolicy):
     def probs(self) -> Tensor:
         """Probability of each response to each prompt, shape [P, R]."""
         return self.logits.softmax(-1)
+
+    def lists(
+        self,
+        prompt: Tensor,
+        responses: Tensor,
+        scores: Tensor | None = None,
+        *,
+        ref: TablePolicy | None = None,
+        old: TablePolicy | None = None,
+    ) -> ListLogps:
+        """Lists as a bundle; where every response is one token long, with the values of those tokens."""
+        made = super().lists(prompt, responses, scores, ref=ref, old=old)
+        if (made.length != 1).any():
+            return made
+        row = torch.arange(made.logp.numel())
+        tokens = Tokens(made.logp.flatten(), row, None if made.ref is None else made.ref.flatten())
+        return replace(made, tokens=tokens, old_tokens=None if made.old is None else made.old.flatten())
 
     def logp(self, prompt: Tensor, response: Tensor) -> Tensor:
         return self.log_probs[prompt, response]
@@ -203,6 +236,27 @@ class TokenTable(TablePolicy):
         row = torch.arange(len(both))[:, None].expand_as(both)[kept]
         ref_tokens = ref.token_logps(each, both)[kept] if isinstance(ref, TokenTable) else None
         return replace(bundle, tokens=Tokens(self.token_logps(each, both)[kept], row, ref_tokens))
+
+    def lists(
+        self,
+        prompt: Tensor,
+        responses: Tensor,
+        scores: Tensor | None = None,
+        *,
+        ref: TablePolicy | None = None,
+        old: TablePolicy | None = None,
+    ) -> ListLogps:
+        """Lists as a bundle, per-token values included; `responses` of shape [n, K, T]."""
+        bundle = super().lists(prompt, responses, scores, ref=ref, old=old)
+        every = responses.flatten(0, 1)
+        each, kept = prompt.repeat_interleave(responses.shape[1]), every >= 0
+        row = torch.arange(len(every))[:, None].expand_as(every)[kept]
+        others = [
+            policy.token_logps(each, every)[kept].detach() if isinstance(policy, TokenTable) else None
+            for policy in (ref, old)
+        ]
+        tokens = Tokens(self.token_logps(each, every)[kept], row, others[0])
+        return replace(bundle, tokens=tokens, old_tokens=others[1])
 
     @torch.no_grad()
     def sample(self, prompt: Tensor, *, generator: torch.Generator) -> Tensor:

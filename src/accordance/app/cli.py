@@ -12,6 +12,7 @@ from accordance.app.commands import (
     demo,
     doctor,
     evaluate,
+    explain,
     generate,
     lab,
     report,
@@ -46,6 +47,7 @@ app.command(
     "align", context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, epilog=align.EXAMPLES
 )(align.align)
 app.command("data")(data.data)
+app.command("explain")(explain.explain)
 app.command("generate")(generate.generate)
 app.command("score")(score.score)
 app.command("evaluate")(evaluate.evaluate)

@@ -22,6 +22,8 @@ from accordance.core.errors import DataError
 JudgmentKind = Literal["comparison", "thumb", "rating", "critique", "demonstration", "steps"]
 KINDS: tuple[str, ...] = ("comparison", "thumb", "rating", "critique", "demonstration", "steps")
 
+_BLOCK = 256  # records read at once
+
 #: The role of a message that is plain text: it goes to the model as it stands, without a chat template.
 TEXT = "text"
 
@@ -298,8 +300,18 @@ class Records:
         return self.streaming or len(self) > 0
 
     def __iter__(self) -> Iterator[Record]:
-        for row in self.dataset:
-            yield Record.from_row(row)  # type: ignore[arg-type]
+        if not isinstance(self.dataset, Dataset):
+            for row in self.dataset:
+                yield Record.from_row(row)
+            return
+        for start in range(0, len(self), _BLOCK):
+            yield from self.block(start, start + _BLOCK)
+
+    def block(self, start: int, stop: int) -> list[Record]:
+        """Consecutive records, read at once: several times as fast as one by one."""
+        columns: dict[str, list[Any]] = self._table()[start:stop]
+        rows = zip(*columns.values(), strict=True)
+        return [Record.from_row(dict(zip(columns, row, strict=True))) for row in rows]
 
     def __getitem__(self, index: int) -> Record:
         if not isinstance(self.dataset, Dataset):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Generic, TypeVar, overload
 
 from accordance.core.errors import DataError
@@ -143,11 +143,15 @@ class View(Sequence[Item], Generic[Item]):
         return self._build(self.records[place[0]], place)
 
     def __iter__(self) -> Iterator[Item]:
-        last, record = -1, None
+        block: list[Record] = []
+        start = 0
+        ascending = all(a[0] <= b[0] for a, b in pairwise(self.places))
+        size = 256 if ascending else 1  # reading ahead pays only where what comes next is next in the table
         for place in self.places:
-            if record is None or place[0] != last:
-                last, record = place[0], self.records[place[0]]
-            yield self._build(record, place)
+            if not start <= place[0] < start + len(block):
+                start = place[0]
+                block = self.records.block(start, start + size)
+            yield self._build(block[place[0] - start], place)
 
     def select(self, indices: Sequence[int]) -> View[Item]:
         """The items at these indices, in this order."""
@@ -228,9 +232,16 @@ def pairs(records: Records, *, ties: bool = False, attribute: str | None = ANY) 
     return View(records, places, build)
 
 
-def rankings(records: Records, *, least: int = 2) -> View[Ranking]:
+def rankings(records: Records, *, least: int = 2, attribute: str | None = ANY) -> View[Ranking]:
     """Judgments that compared or rated at least `least` responses, best first."""
-    places = _places(records, lambda j: j["kind"] in ("comparison", "rating") and len(j["responses"]) >= least)
+    places = _places(
+        records,
+        lambda j: (
+            j["kind"] in ("comparison", "rating")
+            and len(j["responses"]) >= least
+            and attribute in (ANY, j["attribute"])
+        ),
+    )
 
     def build(record: Record, place: tuple[int, ...]) -> Ranking:
         judgment = record.judgments[place[1]]

@@ -7,6 +7,7 @@ a tokenizer would have merged across the seam (checked for every response), the 
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +19,8 @@ from accordance.core.errors import ModelError
 from accordance.core.record import TEXT, Message, Record, Response
 from accordance.models.packing import Group
 
-#: How much text on each side of the seam between prompt and response is tokenised together to check it.
-_SEAM = 24
+#: How many characters before and after the seam between prompt and response are tokenised together to check it.
+_BEFORE, _AFTER = 12, 16
 
 #: Templates for models that come with none, by name.
 TEMPLATES: dict[str, str] = {
@@ -33,6 +34,9 @@ TEMPLATES: dict[str, str] = {
         "{% if add_generation_prompt %}Assistant: {% endif %}"
     ),
 }
+
+
+Row = tuple[Sequence[Message], Sequence[Response], Mapping[str, Any]]
 
 
 class Encoded(NamedTuple):
@@ -81,9 +85,7 @@ class Encoder:
         rows = [(record.prompt, record.responses, record.extras) for record in records]
         return [Group(*encoded) for encoded in self.encode_many(rows)]
 
-    def encode_many(
-        self, rows: Sequence[tuple[Sequence[Message], Sequence[Response], Mapping[str, Any]]]
-    ) -> list[Encoded]:
+    def encode_many(self, rows: Sequence[Row]) -> list[Encoded]:
         """Token ids of many prompts and their responses, tokenised in batches.
 
         Args:
@@ -92,14 +94,8 @@ class Encoder:
         Raises:
             ModelError: messages are to be rendered and the tokenizer has no chat template, or it fails.
         """
-        prompts: list[str] = []
-        plain: list[bool] = []
-        answers: list[list[str]] = []
-        for prompt, responses, extras in rows:
-            text, texts, raw = self._render(prompt, responses, extras)
-            prompts.append(text)
-            answers.append(texts)
-            plain.append(raw)
+        plain = [_is_plain(prompt, responses) for prompt, responses, _ in rows]
+        prompts, answers = self._render(rows, plain)
         prompt_ids = self._prompts(prompts, plain)
         flat = [answer for texts in answers for answer in texts]
         owner = [index for index, texts in enumerate(answers) for _ in texts]
@@ -113,29 +109,51 @@ class Encoder:
         """Text of some tokens."""
         return self.tokenizer.decode(ids, skip_special_tokens=not special)
 
-    def _render(
-        self, prompt: Sequence[Message], responses: Sequence[Response], extras: Mapping[str, Any]
-    ) -> tuple[str, list[str], bool]:
-        """Text of the prompt, of each response, and whether it is plain text (no template)."""
-        turns = [*prompt, *(message for response in responses for message in response.messages)]
-        if any(message.role == TEXT for message in turns):
-            end = self.tokenizer.eos_token
-            text = "".join(message.content for message in prompt)
-            return text, [r.text if r.text.endswith(end) else r.text + end for r in responses], True
-        head = self._template(prompt, extras, open_turn=True) if prompt else ""
-        texts = []
-        for response in responses:
-            whole = self._template([*prompt, *response.messages], extras, open_turn=False)
-            if whole.startswith(head):
-                texts.append(whole[len(head) :])
-            else:
-                self.notes[
-                    "the template renders the prompt differently before an answer: text and end token"
-                ] += 1
-                texts.append(response.text + self.tokenizer.eos_token)
-        return head, texts, False
+    def _render(self, rows: Sequence[Row], plain: Sequence[bool]) -> tuple[list[str], list[list[str]]]:
+        """Text of each prompt and of each of its responses."""
+        end = self.tokenizer.eos_token
+        prompts, wholes = [""] * len(rows), [[""] * len(responses) for _, responses, _ in rows]
+        jobs: dict[str, list[tuple[int, int | None, list[Message]]]] = {}
+        for index, (prompt, responses, extras) in enumerate(rows):
+            if plain[index]:
+                prompts[index] = "".join(message.content for message in prompt)
+                texts = (r.text for r in responses)
+                wholes[index] = [text if text.endswith(end) else text + end for text in texts]
+                continue
+            options = {name: extras[name] for name in ("tools", "chat_template_kwargs") if extras.get(name)}
+            batch = jobs.setdefault(json.dumps(options, sort_keys=True), [])
+            if prompt:
+                batch.append((index, None, list(prompt)))
+            batch += [(index, n, [*prompt, *r.messages]) for n, r in enumerate(responses)]
+        for options, batch in jobs.items():
+            # One call for all that the template treats alike: (is it a prompt, does an answer stand open).
+            kinds = [(number is None, turns[-1].role == "assistant") for _, number, turns in batch]
+            for kind in sorted(set(kinds)):
+                some = [job for job, own in zip(batch, kinds) if own == kind]
+                rendered = self._template([turns for _, _, turns in some], json.loads(options), *kind)
+                for (index, number, _), text in zip(some, rendered):
+                    if number is None:
+                        prompts[index] = text
+                    else:
+                        wholes[index][number] = text
+        for index, (_, responses, _) in enumerate(rows):
+            if not plain[index]:
+                wholes[index] = [
+                    self._after(prompts[index], whole, r) for whole, r in zip(wholes[index], responses)
+                ]
+        return prompts, wholes
 
-    def _template(self, messages: Sequence[Message], extras: Mapping[str, Any], *, open_turn: bool) -> str:
+    def _after(self, head: str, whole: str, response: Response) -> str:
+        """What the template adds to the prompt for a response."""
+        if whole.startswith(head):
+            return whole[len(head) :]
+        self.notes["the template renders the prompt differently before an answer: text and end token"] += 1
+        return response.text + self.tokenizer.eos_token
+
+    def _template(
+        self, dialogues: list[list[Message]], options: Mapping[str, Any], prompts: bool, open_answer: bool
+    ) -> list[str]:
+        """Dialogues through the chat template; prompts with an answer begun, or with the turn open for one."""
         if not self.tokenizer.chat_template:
             raise ModelError(
                 "the records are conversations and the tokenizer has no chat template",
@@ -143,30 +161,36 @@ class Encoder:
                 remedy="load_policy(..., chat_template='plain' | 'chatml' | a template | a path to one); on the "
                 "command line --chat-template",
             )
-        turns = [{"role": message.role, "content": message.content} for message in messages]
+        turns = [[{"role": m.role, "content": m.content} for m in dialogue] for dialogue in dialogues]
         try:
             return self.tokenizer.apply_chat_template(
                 turns,
                 tokenize=False,
-                add_generation_prompt=open_turn and messages[-1].role != "assistant",
-                continue_final_message=open_turn and messages[-1].role == "assistant",
-                tools=extras.get("tools"),
-                **extras.get("chat_template_kwargs", {}),
+                add_generation_prompt=prompts and not open_answer,
+                continue_final_message=prompts and open_answer,
+                tools=options.get("tools"),
+                **options.get("chat_template_kwargs", {}),
             )
         except (TemplateError, ValueError) as error:
+            if len(dialogues) > 1:  # find the one that it refuses
+                for dialogue in dialogues:
+                    self._template([dialogue], options, prompts, open_answer)
             raise ModelError(
                 f"the chat template refuses a conversation: {error}",
                 where=str(self.tokenizer.name_or_path),
-                found=" / ".join(message.role for message in messages),
+                found=" / ".join(message.role for message in dialogues[0]),
                 remedy="check the order of roles, or pass another template with chat_template=",
             ) from error
 
     def _tokens(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
         if not texts:
             return []
-        return self.tokenizer(
-            list(texts), add_special_tokens=special, return_attention_mask=False, verbose=False
-        )["input_ids"]
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return self.tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"]
+        backend.no_truncation()
+        backend.no_padding()
+        return [row.ids for row in backend.encode_batch_fast(list(texts), add_special_tokens=special)]
 
     def _prompts(self, prompts: Sequence[str], plain: Sequence[bool]) -> list[list[int]]:
         unique: dict[tuple[str, bool], list[int]] = {}
@@ -205,8 +229,8 @@ class Encoder:
 
     def _seams(self, prompts: Sequence[str], flat: Sequence[str], owner: Sequence[int]) -> list[int]:
         """Responses whose tokens depend on the prompt before them."""
-        tails = [prompts[o][-_SEAM:] for o in owner]
-        heads = [text[:_SEAM] for text in flat]
+        tails = [prompts[o][-_BEFORE:] for o in owner]
+        heads = [text[:_AFTER] for text in flat]
         seams = {(tail, head) for tail, head in zip(tails, heads) if tail}
         pairs = list(seams)
         parts = list(dict.fromkeys(text for pair in pairs for text in pair))
@@ -217,6 +241,11 @@ class Encoder:
             if whole != known[tail] + known[head]
         }
         return [index for index, seam in enumerate(zip(tails, heads)) if seam in merged]
+
+
+def _is_plain(prompt: Sequence[Message], responses: Sequence[Response]) -> bool:
+    """Whether a record is plain text, which no template renders."""
+    return any(m.role == TEXT for m in prompt) or any(m.role == TEXT for r in responses for m in r.messages)
 
 
 def fit(group: Group, max_length: int | None) -> tuple[Group | None, str]:

@@ -29,8 +29,15 @@ def rewards(seed: int) -> Tensor:
 
 
 def utility(r: Tensor) -> Tensor:
-    """The transformed sum, centred at what 85% of the base policy's answers stay below."""
-    return LogSigmoidCentred(ReferenceQuantile(0.85).fit(r).predict())(r)
+    """The transformed sum, centred at what 85% of the base policy's answers stay below.
+
+    Bradley-Terry rewards have an arbitrary offset for each prompt; what is seen here is offset, what is measured not.
+    """
+    offset = 3 * torch.randn(PROMPTS, 1, 2, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    seen = r + offset
+    features = torch.eye(PROMPTS, dtype=torch.float64)
+    reference = ReferenceQuantile(0.85, ridge=1e-9).fit(seen, features)
+    return LogSigmoidCentred(reference)(seen, features)
 
 
 def both(policy: TabularPolicy, r: Tensor) -> float:

@@ -139,7 +139,8 @@ class Population:
             for number in range(max(1, round(size * group.share / total))):
                 weights = {k: float(rng.normal(mean, spread)) for k, mean in means.items()}
                 noise = rng.uniform([2 / 3, 0, 0], [4 / 3, 2, 2]) * [temperature, flips, position_bias]
-                people.append(Person(f"{name}-{number + 1}", name, weights, *map(float, noise), tie))
+                heat, flipped, bias = map(float, noise)
+                people.append(Person(f"{name}-{number + 1}", name, weights, heat, flipped, bias, tie))
         return cls(people)
 
     @property

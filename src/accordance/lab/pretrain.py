@@ -30,7 +30,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from accordance.core.errors import ConfigError
 from accordance.lab import world
 from accordance.lab.card import model_card
-from accordance.lab.tokenizer import build_tokenizer
+from accordance.lab.tokenizer import END, PAD, build_tokenizer
 
 #: System messages that a tenth of the chats begin with; they change nothing (yet).
 SYSTEMS = ("You are a helpful assistant.", "You are a small helper.", "Answer the question.")
@@ -249,8 +249,8 @@ def _config(tokenizer: PreTrainedTokenizerFast, hidden_size: int, layers: int) -
         tie_word_embeddings=True,
         rms_norm_eps=1e-5,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=int(tokenizer.convert_tokens_to_ids(END)),
+        pad_token_id=int(tokenizer.convert_tokens_to_ids(PAD)),
     )
 
 

@@ -17,8 +17,17 @@ import torch
 import yaml
 
 from accordance.app.card import model_card
-from accordance.app.folder import check_folder, check_writable, clear_run, run_in, space_warning
-from accordance.app.recipe import FILE, IN_MEMORY, PROVENANCE, Recipe, changed, versions
+from accordance.app.folder import (
+    RECIPE,
+    check_folder,
+    check_writable,
+    clear_run,
+    disk_errors,
+    nothing_left_of_a_failed_start,
+    run_in,
+    space_warning,
+)
+from accordance.app.recipe import IN_MEMORY, PROVENANCE, Recipe, changed, versions
 from accordance.app.scorers import resolve_scorer
 from accordance.app.sources import is_lab, lab_records, model_source
 from accordance.app.start import Start
@@ -171,15 +180,17 @@ def carry_out(
             on_preflight(plan.preflight)
         open_folder(plan, folder)
     start = keep_start(plan, objects)
-    run = train(
-        plan.policy,
-        plan.train,
-        recipe.config,
-        held_out=plan.held_out,
-        progress=note if lead else None,
-        callbacks=callbacks if lead else (),
-        card=lambda: card_of(plan, None, None),
-    )
+    with disk_errors(folder), nothing_left_of_a_failed_start(folder, lead):
+        run = train(
+            plan.policy,
+            plan.train,
+            recipe.config,
+            held_out=plan.held_out,
+            progress=note if lead else None,
+            callbacks=callbacks if lead else (),
+            card=lambda: card_of(plan, None, None),
+        )
+    part_ways()
     if run.interrupted or not lead:
         return Alignment(None, plan.policy, run, folder)
     note("evaluate", 0, 1)
@@ -199,6 +210,13 @@ def is_lead() -> bool:
 def processes() -> int:
     """How many processes train together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def part_ways() -> None:
+    """Close the process group when training is over: the first process evaluates alone, the others may go."""
+    if processes() > 1 and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def check_output(recipe: Recipe) -> None:
@@ -324,7 +342,7 @@ def split(records: Records, recipe: Recipe, objects: Objects) -> tuple[Records, 
 def open_folder(plan: Plan, folder: Path) -> None:
     """Clear a run that is replaced, then save the preflight and the recipe."""
     recipe = plan.recipe
-    saved = folder / FILE
+    saved = folder / RECIPE
     if recipe.config.resume_from_checkpoint and saved.exists():
         _compare(yaml.safe_load(saved.read_text(encoding="utf-8")) or {}, plan)
     elif recipe.made_with is not None:

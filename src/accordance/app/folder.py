@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
-from accordance.core.errors import ConfigError, TrainingError
+from accordance.core.errors import AccordanceError, ConfigError, TrainingError
+from accordance.training import last_complete_checkpoint
 
+RECIPE = "recipe.yaml"
 #: What shows that a folder holds a run, or a model that should not be written over.
-_SIGNS = ("recipe.yaml", "report.json", "checkpoint-*", "model*.safetensors", "adapter_model.safetensors")
+_SIGNS = (RECIPE, "report.json", "checkpoint-*", "model*.safetensors", "adapter_model.safetensors")
 #: What a run writes; replaced with it.
 _WRITTEN = (
     *_SIGNS,
@@ -109,10 +113,60 @@ def space_warning(folder: str | Path, weights: int, trained: int, checkpoints: i
     if free >= needed:
         return None
     return (
-        f"{folder}: {free / 1e9:.2f} GB are free, and the run will want about {needed / 1e9:.2f} GB "
+        f"{folder}: {free / 1e6:,.1f} MB are free, and the run will want about {needed / 1e6:,.1f} MB "
         f"(the model, and {checkpoints + 1} checkpoints with the optimiser's state); free some space, or lower "
         "save_total_limit, or set save_strategy=no"
     )
+
+
+@contextlib.contextmanager
+def disk_errors(folder: str | Path) -> Iterator[None]:
+    """Turn what libraries make of a full disk (safetensors' and torch's own errors, too) into one clear error.
+
+    Raises:
+        TrainingError: something could not be written because the disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, AccordanceError) or not _disk_is_full(error, folder):
+            raise
+        whole = last_complete_checkpoint(folder)
+        raise TrainingError(
+            "the disk is full: the run can't be written on",
+            where=str(folder),
+            found=f"{shutil.disk_usage(folder).free / 1e6:.1f} MB free; {str(error).splitlines()[0]}",
+            expected="space for checkpoints and the model",
+            remedy="free some space, then go on with --resume"
+            + (f" from {whole.name}, which is whole" if whole else " (no checkpoint was written to its end)")
+            + "; or another --output-dir",
+        ) from error
+
+
+@contextlib.contextmanager
+def nothing_left_of_a_failed_start(folder: str | Path, lead: bool = True) -> Iterator[None]:
+    """Where a run ends in an error before it has a checkpoint, leave the folder open for the next try.
+
+    Args:
+        folder: of the run.
+        lead: whether this process writes.
+    """
+    try:
+        yield
+    except BaseException:
+        if lead and run_in(folder) == [RECIPE]:
+            Path(folder, RECIPE).unlink()
+        raise
+
+
+def _disk_is_full(error: BaseException | None, folder: str | Path) -> bool:
+    while error is not None:
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+            return True
+        if "inline_container" in str(error) or "iostream error" in str(error):  # torch.save names no reason
+            return shutil.disk_usage(folder).free < 1 << 20
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def clear_run(folder: str | Path) -> None:

@@ -17,13 +17,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import accordance
+from accordance.app.folder import RECIPE
 from accordance.app.options import value_of
 from accordance.core.errors import ConfigError
 from accordance.core.report import write_whole
 from accordance.objectives import parse_objective
 from accordance.training import TrainingConfig, read_recipe
 
-FILE = "recipe.yaml"
 #: The part of a saved recipe that says what it was made with; no option.
 PROVENANCE = "made_with"
 #: How records, models and scorers that are objects stand in a saved recipe.
@@ -140,7 +140,7 @@ class Recipe:
 
     def save(self, folder: str | Path, made_with: Mapping[str, Any]) -> Path:
         """Write `recipe.yaml`; it is there whole or not at all."""
-        path = Path(folder) / FILE
+        path = Path(folder) / RECIPE
         body = yaml.safe_dump(
             {**self.options(), PROVENANCE: dict(made_with)}, sort_keys=False, allow_unicode=True, width=110
         )
@@ -153,8 +153,7 @@ def resolved(config: TrainingConfig) -> dict[str, Any]:
     """The training options with the defaults that matter; those that would have no effect are left out."""
     options = config.model_dump(exclude={"resume_from_checkpoint", "overwrite_output_dir"})
     objective = config.build_objective()
-    if options["learning_rate"] is None:
-        options["learning_rate"] = default_learning_rate(config)
+    options["learning_rate"] = config.rate
     gone = {key for key in options if key.startswith("lora_")} if not config.use_peft else set()
     gone |= {"save_steps"} if config.save_strategy != "steps" else set()
     gone |= {"save_total_limit"} if config.save_strategy == "no" else set()
@@ -164,11 +163,6 @@ def resolved(config: TrainingConfig) -> dict[str, Any]:
     plain = {name: value for name, value in objective.options.items() if "." not in name}
     kept = {key: value for key, value in options.items() if key not in gone and value is not None}
     return kept | plain
-
-
-def default_learning_rate(config: TrainingConfig) -> float:
-    """The learning rate of a config that names none."""
-    return float(config.arguments().learning_rate)
 
 
 def versions() -> dict[str, str]:

@@ -156,13 +156,19 @@ class TrainingConfig(BaseModel):
             self._objective = get_objective(self.objective, **options)
         return self._objective
 
+    @property
+    def rate(self) -> float:
+        """The learning rate; where none is named, the default for the objective, and for an adapter."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        base = 2e-5 if self.objective.strip() == "sft" else 1e-6
+        return base * (10 if self.use_peft else 1)
+
     def arguments(self) -> TrainingArguments:
         """transformers' training arguments."""
         own = {name: value for name, value in self.model_dump().items() if name in _ARGUMENTS}
         own.pop("resume_from_checkpoint")
-        if own.get("learning_rate") is None:
-            base = 2e-5 if self.objective.strip() == "sft" else 1e-6
-            own["learning_rate"] = base * (10 if self.use_peft else 1)
+        own["learning_rate"] = self.rate
         own |= _parallel(self.parallel)
         return TrainingArguments(
             **{"disable_tqdm": True, **own},

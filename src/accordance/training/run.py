@@ -289,7 +289,11 @@ class StopOnSignal(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Ask the trainer to save and stop."""
+        """Ask the trainer to save and stop; all processes at the same step, whichever was told first."""
+        if args.world_size > 1:
+            told = torch.tensor(float(self.stopped), device=args.device)
+            torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
+            self.stopped = bool(told)
         if self.stopped:
             control.should_save = True
             control.should_training_stop = True

@@ -75,7 +75,7 @@ def align(
     load_in_4bit: o.FourBit = False,
     use_peft: Annotated[bool, typer.Option("--use-peft", "--use_peft", help="Train a LoRA adapter.")] = False,
     num_processes: Annotated[
-        int | None, typer.Option("--num-processes", "--num_processes", min=1, help="Start so many processes.")
+        int | None, typer.Option("--num-processes", "--num_processes", min=1, help="Start so many processes here.")
     ] = None,
     parallel: Annotated[
         str | None, typer.Option("--parallel", help="How they share the work: ddp, fsdp2, zero2 or zero3.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -45,16 +46,15 @@ def demo(
     A small model writes fluent answers of mixed quality; thirty people of three groups have compared pairs of them;
     DPO trains on what they said; the same people then compare new answers, before and after.
     """
-    from accordance.app.recipe import FILE, Recipe, read_recipe
+    from accordance.app.folder import RECIPE
+    from accordance.app.recipe import Recipe, read_recipe
 
     if not verbose:
         silence_loaded()
     settings = SETTINGS | (FAST if fast else {})
     records = f"lab:demo?n={400 if fast else 1600}"
     named = {"model": "lab:base", "records": records, "output_dir": output_dir, "seed": seed}
-    file = f"{output_dir}/{FILE}"
-    import os
-
-    if os.path.exists(file) and str(read_recipe(file).get("records", "")).startswith("lab:demo"):
+    file = f"{output_dir}/{RECIPE}"
+    if Path(file).exists() and str(read_recipe(file).get("records", "")).startswith("lab:demo"):
         named["overwrite_output_dir"] = True
     perform(Recipe.of(settings | named, source="demo"), terminal)

@@ -357,8 +357,10 @@ def _groups(report: Report, found: Explanation, level: float) -> None:
         else "No factor is weighed differently by the groups, beyond what chance would show.",
     )
     known = [j for j in range(len(groups.names)) if np.isfinite(groups.weight[:, j]).sum() >= 2]
-    order = sorted(known, key=lambda j: (groups.q[j] > level, -groups.spread[j], groups.q[j]))[:18]
-    if not order:
+    order = np.array(
+        sorted(known, key=lambda j: (groups.q[j] > level, -groups.spread[j], groups.q[j]))[:18], dtype=int
+    )
+    if not len(order):
         return
     size, apart = np.argsort(-groups.comparisons)[:12], groups.apart_q <= level
     report.figure(

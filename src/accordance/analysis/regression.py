@@ -251,9 +251,9 @@ def joint(
     draws = _one_step(beta, score, hessian, penalty, samples if many > 1 else 0, seed)
     ends = [(1 - level) / 2, (1 + level) / 2]
     low, high = np.quantile(draws, ends, axis=0) if len(draws) else np.full((2, len(beta)), np.nan)
-    shift = [_shift(x, b, w) for b in (beta, low, high)]
+    shift, shift_low, shift_high = (_shift(x, b, w) for b in (beta, low, high))
     return Effects(
-        made.names, beta, low, high, se, p, fdr(p), scale, *shift,
+        made.names, beta, low, high, se, p, fdr(p), scale, shift, shift_low, shift_high,
         (x != 0).mean(0), len(label), many, unit,
     )  # fmt: skip
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats as scipy_stats
@@ -167,36 +168,31 @@ def random_slopes(made: Differences, table: PairTable, name: str, controls: Sequ
     fixed = logit(x, y, w)
     offset, z = x[:, 1:] @ fixed[1:], x[:, 0]
 
-    def total(tau: float) -> float:
-        # Everybody's weight is refitted once more at each spread: the marginal effect is smaller than a person's.
-        mean = minimize_scalar(
-            lambda b: -_marginal(b, tau, z, y, w, offset, person, len(people))[0],
-            bracket=(fixed[0], fixed[0] * (1 + tau) + 0.01),
-            tol=1e-3,
-        ).x
-        return float(mean)
+    def likelihood(mean: float, tau: float) -> float:
+        return _marginal(mean, tau, z, y, w, offset, person, len(people))[0]
 
     grid = np.array([0.05, 0.1, 0.2, 0.3, 0.45, 0.65, 0.9, 1.3, 2.0])
-    none = _marginal(fixed[0], 1e-6, z, y, w, offset, person, len(people))[0]
-    values = [_marginal(fixed[0], t, z, y, w, offset, person, len(people))[0] for t in grid]
-    best = int(np.argmax(values))
-    low, high = grid[max(best - 1, 0)] if best else 1e-3, grid[min(best + 1, len(grid) - 1)]
-    tau, mean = float(grid[best]), float(fixed[0])
+    mean = float(fixed[0])
+    none = likelihood(mean, 1e-6)
+    best = int(np.argmax([likelihood(mean, tau) for tau in grid]))
+    low, high = grid[best - 1] if best else 1e-3, grid[min(best + 1, len(grid) - 1)]
+    tau = float(grid[best])
     for _ in range(2):
-        mean = total(tau)
-        tau = float(
-            minimize_scalar(
-                lambda t: -_marginal(mean, t, z, y, w, offset, person, len(people))[0],  # noqa: B023
-                bounds=(low, high),
-                method="bounded",
-                options={"xatol": 1e-3},
-            ).x
-        )
+        # Everybody's weight anew at each spread: people's weights are larger than the one they seem to share.
+        mean = _maximum(lambda b: likelihood(b, tau), mean - 1 - tau, mean + 1 + tau)  # noqa: B023
+        tau = _maximum(lambda t: likelihood(mean, t), low, high)  # noqa: B023
     top, slopes = _marginal(mean, tau, z, y, w, offset, person, len(people))
     gain = max(2 * (top - none), 0.0)
     if gain == 0:
         tau, mean, slopes = 0.0, float(fixed[0]), np.full(len(people), fixed[0])
     return Slopes(name, mean, tau, float(scipy_stats.chi2.sf(gain, 1) / 2) if gain else 1.0, people, slopes)
+
+
+def _maximum(function: Callable[[float], float], low: float, high: float) -> float:
+    found: Any = minimize_scalar(
+        lambda x: -function(x), bounds=(low, high), method="bounded", options={"xatol": 1e-3}
+    )
+    return float(found.x)
 
 
 def _marginal(

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 from datasets import Dataset
 
 from accordance.core.errors import DataError
 from accordance.core.record import Records
 from accordance.core.views import ANY, which_attribute
 
+#: Arrow makes its functions when it is imported, which type checkers don't see.
+pc: Any = pyarrow.compute
 _BATCH = 20_000
 
 

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from accordance.analysis.features import Differences, subtract
-from accordance.analysis.table import PairTable
+from accordance.analysis.table import PairTable, pc
 
 #: The name of the feature that everything else is controlled for.
 LENGTH = "longer"

@@ -23,7 +23,7 @@ demo: .venv/.ready-base ## align the embedded model to the embedded people; the 
 
 test: .venv/.ready-test ## all tests and proofs (ARGS="-k dpo" for some)
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 \
-		$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+		$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: lint types floors docs ## style, types, the floors of the house, documentation
 

@@ -8,15 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from accordance.core.objective import Bundle, ListLogps, PairLogps, UnaryLogps
+from accordance.core.objective import Bundle, CrossLogps, ListLogps, PairLogps, Tokens, UnaryLogps
 
 
 def pair_bundle(n: int = 6, seed: int = 0, dtype: torch.dtype = torch.float64) -> PairLogps:
-    """Random pairs."""
+    """Random pairs, with the log-probs of one earlier policy."""
     g = torch.Generator().manual_seed(seed)
     length = torch.randint(1, 9, (2, n), generator=g)
     logp, ref = -torch.rand(2, 2, n, generator=g, dtype=dtype) * 2 * length
-    return PairLogps(*logp, *length, *ref)
+    gap, past = torch.rand(n, generator=g, dtype=dtype), 1.1 * ref
+    extras = {"history0_chosen": past[0], "history0_rejected": past[1]}
+    return PairLogps(*logp, *length, *ref, gap, extras=extras)
 
 
 def unary_bundle(n: int = 6, seed: int = 0, dtype: torch.dtype = torch.float64) -> UnaryLogps:
@@ -33,7 +35,7 @@ def unary_bundle(n: int = 6, seed: int = 0, dtype: torch.dtype = torch.float64) 
 
 
 def list_bundle(n: int = 4, k: int = 5, seed: int = 0, dtype: torch.dtype = torch.float64) -> ListLogps:
-    """Random lists; the second one has two responses less, the third one a tie."""
+    """Random lists; the second one has two responses less, the third one a tie. They were sampled a step ago."""
     g = torch.Generator().manual_seed(seed)
     length = torch.randint(1, 9, (n, k), generator=g)
     logp, ref = -torch.rand(2, n, k, generator=g, dtype=dtype) * 2 * length
@@ -41,12 +43,37 @@ def list_bundle(n: int = 4, k: int = 5, seed: int = 0, dtype: torch.dtype = torc
     scores[2, 1] = scores[2, 3]
     mask = torch.ones(n, k, dtype=torch.bool)
     mask[1, -2:] = False
-    return ListLogps(logp * mask, length.masked_fill(~mask, 1), mask, scores, ref * mask)
+    logp, ref, length = logp * mask, ref * mask, length.masked_fill(~mask, 1)
+    old = logp + 0.2 * torch.randn(n, k, generator=g, dtype=dtype) * mask
+    extras = {"answer": torch.zeros(n, dtype=torch.long)}
+    return with_tokens(ListLogps(logp, length, mask, scores, ref, old, extras=extras))
+
+
+def with_tokens(lists: ListLogps) -> ListLogps:
+    """The lists with the log-prob of each response spread evenly over its tokens."""
+    row = torch.arange(lists.mask.numel()).repeat_interleave((lists.length * lists.mask).flatten())
+    assert lists.ref is not None and lists.old is not None
+    each, ref, old = ((x / lists.length).flatten()[row] for x in (lists.logp, lists.ref, lists.old))
+    return replace(lists, tokens=Tokens(each, row, ref), old_tokens=old)
+
+
+def cross_bundle(n: int = 4, c: int = 3, seed: int = 0, dtype: torch.dtype = torch.float64) -> CrossLogps:
+    """Random responses under as many conditions."""
+    g = torch.Generator().manual_seed(seed)
+    length = torch.randint(1, 9, (n, c), generator=g)
+    logp, ref = -torch.rand(2, n, c, c, generator=g, dtype=dtype) * 2 * length[:, None]
+    return CrossLogps(logp, length, ref)
 
 
 def bundle_for(kind: type[Bundle], **options: Any) -> Any:
     """A random bundle of that class."""
-    return {PairLogps: pair_bundle, UnaryLogps: unary_bundle, ListLogps: list_bundle}[kind](**options)
+    makers = {
+        PairLogps: pair_bundle,
+        UnaryLogps: unary_bundle,
+        ListLogps: list_bundle,
+        CrossLogps: cross_bundle,
+    }
+    return makers[kind](**options)
 
 
 def policy_fields(bundle: Bundle) -> list[str]:
@@ -55,5 +82,6 @@ def policy_fields(bundle: Bundle) -> list[str]:
 
 
 def with_policy(bundle: Any, *values: Tensor) -> Any:
-    """The bundle with other policy log-probs."""
-    return replace(bundle, **dict(zip(policy_fields(bundle), values)))
+    """The bundle with other policy log-probs; the tokens of lists follow."""
+    bundle = replace(bundle, **dict(zip(policy_fields(bundle), values)))
+    return with_tokens(bundle) if isinstance(bundle, ListLogps) else bundle

@@ -12,8 +12,11 @@ from accordance.core.errors import DataError, MissingReference
 from accordance.core.objective import ListLogps, PairLogps, UnaryLogps
 from accordance.objectives import get_objective, objective_names, objective_options
 
+# It reads the tokens of one answer under two prompts; its contract is in test_language.
+APART = {"cut"}
+
 VARIANTS = [
-    *((name, {}) for name in objective_names()),
+    *((name, {}) for name in objective_names() if name not in APART),
     *(("f_dpo", {"divergence": d}) for d in ("reverse_kl", "forward_kl", "alpha")),
     ("dpo", {"label_smoothing": 0.2}),
     ("robust", {"label_smoothing": 0.3}),
@@ -25,6 +28,12 @@ VARIANTS = [
     ("plackett_luce", {"reference": False, "reduction": "mean"}),
     ("pro", {"temperatures": False}),
     ("pro", {"squash": "range"}),
+    ("sppo", {"beta": 0.1}),
+    ("inpo", {"eta": 0.1, "tau": 0.02, "labels": "soft", "reduction": "mean"}),
+    ("gspo", {"clip": 0.2, "clip_high": 0.3}),
+    ("grao", {"statistics": "samples"}),
+    ("reinforce", {"baseline": "leave_one_out", "scale": "group", "beta": 0.1}),
+    ("sami", {"reduction": "sum"}),
 ]
 each_variant = pytest.mark.parametrize(
     "name, options", VARIANTS, ids=[f"{name}({', '.join(map(str, o.values()))})" for name, o in VARIANTS]
@@ -47,6 +56,8 @@ def test_gives_one_finite_loss_per_example_in_the_dtype_of_the_bundle(name, opti
 
 @each_variant
 def test_gradient_equals_finite_differences(name, options):
+    if name == "f_dpg":
+        pytest.skip("a surrogate: its gradient is held against that of the divergence in its proof")
     objective = get_objective(name, **options)
     bundle = bundle_for(objective.bundle)
     leaves = leaves_of(bundle)
@@ -136,7 +147,7 @@ def test_weights_of_the_bundle_are_left_to_the_trainer(name, options):
     torch.testing.assert_close(get_objective(name, **options)(weighted), get_objective(name, **options)(bundle))
 
 
-PAIRWISE = [n for n in objective_names() if get_objective(n).bundle is PairLogps]
+PAIRWISE = [n for n in objective_names() if get_objective(n).bundle is PairLogps and n not in APART]
 
 
 @pytest.mark.parametrize("name", PAIRWISE)
@@ -147,6 +158,8 @@ def test_loss_falls_as_the_chosen_reward_grows_over_the_rejected(name):
     (gradient,) = torch.autograd.grad(objective(replace(pairs, rejected=leaf)).sum(), leaf)
     if name == "ipo":  # pairs beyond the target are pulled back to it
         assert torch.equal(gradient > 0, torch.sub(*objective.rewards(pairs)) < 0.5)
+    elif name == "egpo":  # to the gap of the win rates
+        assert torch.equal(gradient > 0, torch.sub(*objective.rewards(pairs)) < pairs.gap)
     elif name == "discopop":  # known to rise and fall again around 0; here all but one pair are beside that dip
         assert (gradient > 0).sum() == 5
     else:

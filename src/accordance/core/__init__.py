@@ -14,7 +14,7 @@ from accordance.core.errors import (
     ModelError,
     TrainingError,
 )
-from accordance.core.objective import ListLogps, Objective, PairLogps, Tokens, UnaryLogps
+from accordance.core.objective import CrossLogps, ListLogps, Objective, PairLogps, Tokens, UnaryLogps
 from accordance.core.policy import Completion, Policy, Prompt
 from accordance.core.record import Account, Judgment, Message, Record, Records, Response
 from accordance.core.scorer import FunctionScorer, PairScorer, Scorer
@@ -24,6 +24,7 @@ __all__ = [
     "Account",
     "Completion",
     "ConfigError",
+    "CrossLogps",
     "DataError",
     "FunctionScorer",
     "Judgment",

@@ -8,9 +8,13 @@ function from options to an `Objective` with `@objective("name")`; over pairs it
 from accordance.objectives.bco import bco
 from accordance.objectives.compose import get_objective, weighted_sum
 from accordance.objectives.density import density_ratio_weights
+from accordance.objectives.distributional import f_dpg
 from accordance.objectives.divergences import Divergence, divergence_names, get_divergence
 from accordance.objectives.expression import Term, known_options, parse_objective, term_names
+from accordance.objectives.games import egpo, inpo, mnpo, sppo
 from accordance.objectives.listwise import plackett_luce, pro
+from accordance.objectives.mutual import mutual_information, sami
+from accordance.objectives.online import Extragradient, over_lists
 from accordance.objectives.parts import (
     Score,
     exo_loss,
@@ -26,6 +30,17 @@ from accordance.objectives.parts import (
     pairwise,
     squared,
     unbiased_log_sigmoid,
+)
+from accordance.objectives.policy_gradient import (
+    advantages,
+    dapo,
+    dr_grpo,
+    grao,
+    grpo,
+    gspo,
+    policy_gradient,
+    reinforce,
+    rloo,
 )
 from accordance.objectives.preference import (
     apo_down,
@@ -58,10 +73,12 @@ from accordance.objectives.workers import across_workers
 
 __all__ = [
     "Divergence",
+    "Extragradient",
     "Option",
     "Score",
     "Term",
     "across_workers",
+    "advantages",
     "apo_down",
     "apo_zero",
     "apo_zero_unpaired",
@@ -69,19 +86,27 @@ __all__ = [
     "bco_pair",
     "conflict",
     "cpo",
+    "dapo",
     "density_ratio_weights",
     "discopop",
     "divergence_names",
     "dpo",
+    "dr_grpo",
+    "egpo",
     "exo_loss",
     "exo_pair",
+    "f_dpg",
     "f_dpo",
     "focal",
     "get_divergence",
     "get_objective",
+    "grao",
+    "grpo",
+    "gspo",
     "hinge",
     "hinge_loss",
     "identity",
+    "inpo",
     "ipo",
     "known_options",
     "kto",
@@ -95,18 +120,26 @@ __all__ = [
     "log_ratio_modulated",
     "log_sigmoid",
     "margin",
+    "mnpo",
+    "mutual_information",
     "nca",
     "objective",
     "objective_names",
     "objective_options",
     "orpo",
+    "over_lists",
     "pairwise",
     "parse_objective",
     "plackett_luce",
+    "policy_gradient",
     "pro",
+    "reinforce",
+    "rloo",
     "robust",
+    "sami",
     "sft",
     "simpo",
+    "sppo",
     "squared",
     "term_names",
     "unbiased_log_sigmoid",

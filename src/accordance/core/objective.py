@@ -6,13 +6,14 @@ one loss per example. Whoever calls it weighs, reduces and logs. No model, data 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from torch import Tensor
 
 from accordance.core.errors import MissingReference
+from accordance.core.record import Message, Record, Records, Response
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,34 @@ class CrossLogps(Bundle):
     kind: ClassVar[str] = "cross"
 
 
+@dataclass(frozen=True)
+class Slot:
+    """A response under a condition: the conversation in front of it, whatever the record's own prompt is."""
+
+    prompt: tuple[Message, ...]
+    response: Response
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """One example that an objective made of a record itself, where none of the usual views will do.
+
+    Attributes:
+        record: where it comes from.
+        slots: its responses, each with its own prompt; they take the places of the bundle's responses. Beginnings
+            that the prompts share are computed once.
+        columns: numbers for the bundle's extras.
+    """
+
+    record: Record
+    slots: tuple[Slot, ...]
+    columns: Mapping[str, float] = field(default_factory=dict)
+
+
+#: From records, the attribute asked for (None for overall judgments) and a seed to examples.
+Arrange = Callable[[Records, str | None, int], Iterable[Arranged]]
+
+
 B = TypeVar("B", bound=Bundle)
 Unit = Literal["examples", "tokens"]
 
@@ -196,6 +225,8 @@ class Objective(Generic[B]):
             carry in their extras under these names.
         online: whether only rollouts carry what it needs (log-probabilities at the time of sampling, answers
             under several conditions), so that records alone can't feed it.
+        arrange: makes the examples, for objectives that set responses under other prompts than the record's own;
+            None for those that take the usual view of their bundle.
         unit: what the batch loss is a mean over. ``"tokens"``: the sum of the losses over the number of
             response tokens, as language modelling has it.
         rewards: from a bundle to the implicit reward of each response: (chosen, rejected) of shape [n] each for
@@ -213,6 +244,7 @@ class Objective(Generic[B]):
     mismatched: bool = False
     labels: bool = False
     columns: tuple[str, ...] = ()
+    arrange: Arrange | None = None
     online: bool = False
     unit: Unit = "examples"
     rewards: Callable[[B], Any] | None = None

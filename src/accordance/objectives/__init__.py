@@ -6,7 +6,7 @@ function from options to an `Objective` with `@objective("name")`; over pairs it
 """
 
 from accordance.objectives.bco import bco
-from accordance.objectives.compose import get_objective, weighted_sum
+from accordance.objectives.compose import get_objective, parts_of, weighted_sum
 from accordance.objectives.density import density_ratio_weights
 from accordance.objectives.distributional import f_dpg
 from accordance.objectives.divergences import Divergence, divergence_names, get_divergence
@@ -129,6 +129,7 @@ __all__ = [
     "orpo",
     "over_lists",
     "pairwise",
+    "parts_of",
     "parse_objective",
     "plackett_luce",
     "policy_gradient",

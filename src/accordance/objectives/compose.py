@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -68,17 +68,13 @@ def weighted_sum(members: Sequence[tuple[Objective[Any], float]]) -> Objective[A
     if unit == "examples":
         parts = [(_per_example(part), weight) for part, weight in parts]
 
-    def function(examples: Bundle) -> Tensor:
-        first, *rest = (weight * part(examples) for part, weight in parts)
-        return sum(rest, start=first)
-
     names = [part.name for part, _ in parts]
     if len(set(names)) != len(names):
         raise ConfigError("two members have one name", where="objective", found=names, remedy="rename one")
     return Objective(
         name="+".join(part.name if weight == 1 else f"{weight:g}*{part.name}" for part, weight in parts),
         bundle=bundle,
-        function=function,
+        function=SumOfLosses(tuple(parts)),
         options={key: value for part, _ in parts for key, value in qualified_options(part).items()},
         reference=any(part.reference for part, _ in parts),
         tokens=any(part.tokens for part, _ in parts),
@@ -90,6 +86,28 @@ def weighted_sum(members: Sequence[tuple[Objective[Any], float]]) -> Objective[A
         rewards=next((part.rewards for part, _ in parts if part.rewards), None),
         state={f"{part.name}.{key}": value for part, _ in parts for key, value in part.state.items()},
     )
+
+
+@dataclass(frozen=True)
+class SumOfLosses:
+    """The function of a sum, open to those who want its parts one by one.
+
+    Attributes:
+        parts: the members, made to take the same bundle in the same unit, with their weights.
+    """
+
+    parts: tuple[tuple[Objective[Any], float], ...]
+
+    def __call__(self, examples: Bundle) -> Tensor:
+        """One loss per example, shape [n]."""
+        first, *rest = (weight * part(examples) for part, weight in self.parts)
+        return sum(rest, start=first)
+
+
+def parts_of(objective: Objective[Any]) -> tuple[tuple[Objective[Any], float], ...]:
+    """The members of a sum with their weights; the objective itself where it is none (or wrapped as a whole)."""
+    function = objective.function
+    return function.parts if isinstance(function, SumOfLosses) else ((objective, 1.0),)
 
 
 def _share_options(names: Sequence[str], options: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -175,6 +175,13 @@ def _check_wrappable(name: str, base: Objective[Any]) -> None:
             found=f"{base.name} takes {base.bundle.kind}",
             expected="an objective over pairs, or a sum with one, such as 'dpo+0.1*sft'",
         )
+    if base.arrange is not None:
+        raise ConfigError(
+            f"{name} can't wrap {base.name}: the two sides of its pairs are not two answers to one prompt",
+            where="objective",
+            found=f"{base.name} arranges examples of its own",
+            expected="an objective that compares a chosen with a rejected answer",
+        )
     if base.state:
         raise ConfigError(
             f"{name} can't wrap {base.name}: it keeps running values, which asking twice a step would spoil",

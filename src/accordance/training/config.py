@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from transformers import TrainingArguments
 
+from accordance.balancing import GradientBalancer, balancer_options, get_balancer
 from accordance.core.errors import AccordanceError, ConfigError, nearest
 from accordance.core.objective import Objective
 from accordance.objectives import (
@@ -18,6 +19,7 @@ from accordance.objectives import (
     known_options,
     objective_names,
     objective_options,
+    parts_of,
     wrapper_names,
 )
 
@@ -65,6 +67,19 @@ class TrainingConfig(BaseModel):
     lr_scheduler_type: str = Field("linear", description="as transformers has it")
     warmup_steps: float = Field(0.1, ge=0, description="steps, or a share of all steps below 1")
     max_grad_norm: float = Field(1.0, ge=0, description="gradients are clipped to this norm; 0 for no clipping")
+    balancer: str = Field(
+        "sum",
+        description="how the gradients of a sum's members are put together: sum, raco, cagrad, mgda, maxmin",
+    )
+    balancer_radius: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="of raco and cagrad: how far from the weighted step they may go; by default 0.4",
+    )
+    balancer_temperature: float | None = Field(
+        None, gt=0, description="of maxmin, in units of the loss; by default 0.1"
+    )
     seed: int = Field(42, description="of everything in the run")
     logging_steps: float = Field(10, gt=0, description="steps between log lines, or a share of all below 1")
     eval_strategy: Literal["no", "steps", "epoch"] = Field(
@@ -154,7 +169,37 @@ class TrainingConfig(BaseModel):
             known = known_options(self.objective)
             options = {name: value for name, value in (self.model_extra or {}).items() if name in known}
             self._objective = get_objective(self.objective, **options)
+            self.build_balancer()
         return self._objective
+
+    def build_balancer(self) -> GradientBalancer | None:
+        """What puts the gradients of the objective's members together; None where they are plainly summed.
+
+        Raises:
+            ConfigError: it is unknown, an option has no effect on it, or there are no members to balance.
+        """
+        own = {"radius": self.balancer_radius, "temperature": self.balancer_temperature}
+        given = {name: value for name, value in own.items() if value is not None}
+        known = balancer_options(self.balancer)
+        for name in given:
+            if name not in known:
+                raise ConfigError(f"balancer_{name} has no effect with balancer={self.balancer}")
+        if self.balancer == "sum":
+            return None
+        if len(parts_of(self.build_objective())) < 2:
+            raise ConfigError(
+                f"balancer={self.balancer} has no effect: {self.objective} is one loss",
+                where="balancer",
+                expected="a sum of objectives, such as 'dpo + 0.5*sft'",
+            )
+        if self.parallel in ("fsdp2", "zero2", "zero3") or (self.model_extra or {}).get("fp16"):
+            raise ConfigError(
+                "a balancer needs whole gradients that are not scaled",
+                where="balancer",
+                found=self.parallel or "fp16",
+                remedy="train on one process, in bf16 or fp32",
+            )
+        return get_balancer(self.balancer, **given)
 
     @property
     def rate(self) -> float:

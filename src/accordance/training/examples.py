@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from accordance.core import views
 from accordance.core.errors import ConfigError, DataError
-from accordance.core.objective import ListLogps, Objective, PairLogps, Tokens, UnaryLogps
+from accordance.core.objective import ListLogps, Objective, PairLogps, Slot, Tokens, UnaryLogps
 from accordance.core.record import Account, Record, Records, Response
 from accordance.models import Encoder, Group, GroupLogps, ReferenceLogps, fit
 
@@ -26,8 +26,9 @@ class Example:
 
     Attributes:
         group: prompt and responses (chosen, rejected; or one; or a list, best first).
-        columns: numbers by name: `gap` for pairs, `label` for thumbs, `scores` (one per response) for lists, and
-            what the objective asks for in its `columns`.
+        columns: numbers by name: `gap` for pairs, `label` for thumbs, `scores` (one per response) for lists, what
+            the objective asks for in its `columns`, and `starts` where responses have prompts of their own: how
+            many labels at the beginning of each response belong to its prompt.
         origin: file and row of its record.
     """
 
@@ -108,24 +109,27 @@ def examples_for(
             found=f"records of {records.source}",
             remedy="run it in an online loop, or use an objective for recorded judgments such as dpo or sppo",
         )
-    source, rows, dropped = _SOURCES[objective.bundle.kind](objective, records, attribute)
+    source, rows, dropped = _rows(objective, records, attribute, seed)
     made = Examples(dropped=dropped, source=source, annotators=dict(annotators or {}))
     stream = iter(rows)
     while chunk := list(islice(stream, 1024)):
-        encoded = encoder.encode_many([(r.prompt, responses, r.extras) for r, responses, _ in chunk])
-        for (record, _, found), ids in zip(chunk, encoded):
-            group = Group(array("i", ids.prompt_ids), [array("i", r) for r in ids.response_ids])
+        for (record, _, found), (group, starts) in zip(chunk, _encode(encoder, chunk)):
             least = 1 if group.prompt else 2
-            if min(map(len, group.responses)) < least:
+            if min(len(r) - start for r, start in zip(group.responses, starts)) < least:
                 made.dropped.setdefault("empty response", []).append(record.origin)
                 continue
             short, what = fit(group, max_length)
+            if short is not None and any(len(r) <= start for r, start in zip(short.responses, starts)):
+                short, what = None, "prompt as long as max_length or longer"
             if short is None:
                 made.dropped.setdefault(what, []).append(record.origin)
                 continue
             if what:
                 made.notes[what] += 1
             columns = _asked_columns(objective, record, found, made.annotators)
+            if objective.arrange is not None:
+                # A response's first token has no label where nothing stands before it.
+                columns["starts"] = [max(start - (not group.prompt), 0) for start in starts]
             made.items.append(Example(short, columns, record.origin))
         if progress is not None:
             progress(len(chunk))
@@ -143,13 +147,54 @@ def examples_for(
     return made
 
 
-Row = tuple[Record, Sequence[Response], dict[str, Any]]
+Row = tuple[Record, Sequence[Response] | Sequence[Slot], dict[str, Any]]
+
+
+def _rows(
+    objective: Objective[Any], records: Records, attribute: str | None, seed: int
+) -> tuple[str, Iterable[Row], dict[str, list[str]]]:
+    if objective.arrange is None:
+        return _SOURCES[objective.bundle.kind](objective, records, attribute)
+    arranged = objective.arrange(records, attribute, seed)
+    rows = ((item.record, item.slots, dict(item.columns)) for item in arranged)
+    return f"examples that {objective.name} arranges", rows, {}
+
+
+def _encode(encoder: Encoder, chunk: Sequence[Row]) -> Iterator[tuple[Group, list[int]]]:
+    """The group of each row, and how many tokens of each of its responses belong to the prompt."""
+    asked = []
+    for record, answers, _ in chunk:
+        if answers and isinstance(answers[0], Slot):
+            asked += [(slot.prompt, (slot.response,), record.extras) for slot in answers]  # type: ignore[union-attr]
+        else:
+            asked.append((record.prompt, answers, record.extras))
+    encoded = iter(encoder.encode_many(asked))
+    for _, answers, _ in chunk:
+        if not (answers and isinstance(answers[0], Slot)):
+            ids = next(encoded)
+            yield (
+                Group(array("i", ids.prompt_ids), [array("i", r) for r in ids.response_ids]),
+                [0] * len(answers),
+            )
+            continue
+        several = [next(encoded) for _ in answers]
+        shared = _common_beginning([ids.prompt_ids for ids in several])
+        own = [ids.prompt_ids[shared:] for ids in several]
+        responses = [array("i", head + ids.response_ids[0]) for head, ids in zip(own, several)]
+        yield Group(array("i", several[0].prompt_ids[:shared]), responses), [len(head) for head in own]
+
 
 _NEEDS = {
     "pair": "comparisons of two or more responses with a difference",
     "unary": "thumbs, demonstrations, or pairs to take apart",
     "list": "comparisons or ratings of two or more responses",
 }
+
+
+def _common_beginning(rows: Sequence[list[int]]) -> int:
+    """How many tokens all rows begin with."""
+    places = zip(*rows)
+    return next((place for place, ids in enumerate(places) if len(set(ids)) > 1), min(map(len, rows)))
 
 
 def _asked_columns(
@@ -267,6 +312,9 @@ def bundle_for(
         reference: the same responses under the reference, or None.
         columns: per-example columns, each of shape [n] (`scores`: [n, K] with NaN where there is no response).
     """
+    if "starts" in columns:
+        columns = dict(columns)
+        logps, reference = _after_starts(logps, reference, columns.pop("starts"))
     ref = None if reference is None else reference.logp.to(logps.logp)
     tokens = None
     if objective.tokens:
@@ -304,6 +352,25 @@ def bundle_for(
             **shared,
         )
     return _list_bundle(logps, ref, tokens, columns, shared)
+
+
+def _after_starts(
+    logps: GroupLogps, reference: ReferenceLogps | None, starts: Tensor
+) -> tuple[GroupLogps, ReferenceLogps | None]:
+    """Without the tokens at the beginning of each response that belong to its prompt; `starts` of shape [n, K]."""
+    skip = starts[~starts.isnan()].long()
+    first = logps.lengths.cumsum(0) - logps.lengths
+    place = torch.arange(len(logps.row), device=logps.row.device) - first[logps.row]
+    keep = place >= skip[logps.row]
+    row = logps.row[keep]
+
+    def trimmed(values: Any) -> Any:
+        tokens = values.tokens.to(logps.tokens)[keep]
+        sums = torch.zeros_like(logps.logp).index_add(0, row, tokens)
+        return replace(values, tokens=tokens, logp=sums)
+
+    own = replace(trimmed(logps), row=row, lengths=torch.bincount(row, minlength=len(logps.lengths)))
+    return own, None if reference is None else trimmed(reference)
 
 
 def _own_tokens(tokens: Tokens) -> Tokens:

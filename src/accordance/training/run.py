@@ -123,6 +123,7 @@ def train(
         data,
         held,
         reference=reference,
+        balancer=config.build_balancer(),
         max_tokens=config.max_tokens,
         check=config.check,
         starts_at_reference=config.reference is None,

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainingArguments
 
-from accordance.core.errors import TrainingError
+from accordance.balancing import GradientBalancer, GradientSet
+from accordance.core.errors import ConfigError, TrainingError
 from accordance.core.objective import Objective
 from accordance.models import Group, LocalPolicy, ReferenceLogps, batches
-from accordance.objectives import across_workers
+from accordance.objectives import across_workers, parts_of
 from accordance.training.examples import Example, Examples, bundle_for
 
 #: Written into a checkpoint's folder when everything else in it is there.
@@ -41,6 +42,7 @@ class PreferenceTrainer(Trainer):
         train: examples to learn from.
         held_out: examples to report the loss and metrics on, or None.
         reference: gives reference log-probabilities for groups; None where the objective needs none.
+        balancer: puts the gradients of a sum's members together; None adds them up, in one backward pass.
         max_tokens: positions per forward pass; a larger batch is cut into several, with the same gradient for
             objectives that treat examples one by one.
         check: whether to compare the first batch with a plain forward pass, and the policy with its reference.
@@ -50,6 +52,7 @@ class PreferenceTrainer(Trainer):
         callbacks: transformers callbacks.
 
     Raises:
+        ConfigError: a balancer can't work on several processes.
         TrainingError: a loss is not finite, or the first batch shows that the reference is not the policy's.
     """
 
@@ -62,6 +65,7 @@ class PreferenceTrainer(Trainer):
         held_out: Examples | None = None,
         *,
         reference: ReferenceFn | None = None,
+        balancer: GradientBalancer | None = None,
         max_tokens: int = 32_768,
         check: bool = True,
         starts_at_reference: bool = True,
@@ -87,6 +91,14 @@ class PreferenceTrainer(Trainer):
         )
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
+        self._members = _Members(policy.model, objective, balancer) if balancer is not None else None
+        if balancer is not None and self.accelerator.num_processes > 1:
+            raise ConfigError(
+                "a balancer works on one process",
+                where="balancer",
+                found=f"{self.accelerator.num_processes} processes",
+                remedy="start one process, or leave balancer out",
+            )
 
     # Data
 
@@ -128,11 +140,32 @@ class PreferenceTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward of one batch, part by part."""
+        if self._members is not None:
+            return self._balanced_step(self._members, model, inputs, num_items_in_batch)
         losses = [
             super(PreferenceTrainer, self).training_step(model, {"part": part}, num_items_in_batch)
             for part in inputs["parts"]
         ]
         return torch.stack(losses).sum()
+
+    def _balanced_step(
+        self, members: _Members, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any
+    ) -> Tensor:
+        """Forward of one batch and a backward for each member; the last batch of a step sets the gradients."""
+        model.train()
+        total = torch.zeros((), device=self.args.device)
+        for part in inputs["parts"]:
+            prepared = self._prepare_inputs({"part": part})
+            with self.compute_loss_context_manager():
+                loss = self.compute_loss(model, prepared, num_items_in_batch=num_items_in_batch)
+            members.gradients.add(members.losses)
+            total += loss.detach()
+        if self.accelerator.sync_gradients:
+            found = members.gradients.write(members.balancer)
+            for name, value in zip(members.names, found):
+                note = self._sums["train"][f"balance/{name}"]
+                note[0], note[1] = note[0] + value, note[1] + 1
+        return total
 
     def compute_loss(
         self,
@@ -154,7 +187,8 @@ class PreferenceTrainer(Trainer):
         if self.check and model.training and self.state.global_step == 0:
             self._check_reference(logps.logp, reference)
             self.check = False
-        losses = self._losses(bundle)
+        balanced = self._members if model.training else None
+        losses = self._losses(bundle) if balanced is None else balanced(bundle)
         if not bool(torch.isfinite(losses).all()):
             self._not_finite(losses, logps.logp, part)
         if bundle.weight is not None:
@@ -164,6 +198,8 @@ class PreferenceTrainer(Trainer):
         loss = losses.sum()
         if num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes / num_items_in_batch
+            if balanced is not None:
+                balanced.losses = balanced.losses / num_items_in_batch
         return (loss, {"losses": losses.detach()}) if return_outputs else loss
 
     def _losses(self, bundle: Any) -> Tensor:
@@ -302,6 +338,29 @@ class PreferenceTrainer(Trainer):
         """Write the run's own model card instead of transformers' generic one."""
         if self.card is not None and self.is_world_process_zero():
             Path(self.args.output_dir, "README.md").write_text(self.card(), encoding="utf-8")
+
+
+class _Members:
+    """The members of a sum of objectives, whose gradients a balancer puts together.
+
+    Attributes:
+        gradients: what has been accumulated in this step.
+        losses: the summed loss of each member on the last bundle, with its graph, shape [m].
+    """
+
+    def __init__(self, model: nn.Module, objective: Objective[Any], balancer: GradientBalancer) -> None:
+        self.parts, self.balancer = parts_of(objective), balancer
+        self.names = [part.name for part, _ in self.parts]
+        self.weights = torch.tensor([weight for _, weight in self.parts])
+        self.gradients = GradientSet(model.parameters(), self.weights)
+        self.losses = torch.zeros(len(self.parts))
+
+    def __call__(self, bundle: Any) -> Tensor:
+        """The weighted loss of each example, shape [n]; those of the members are kept."""
+        each = torch.stack([part(bundle) for part, _ in self.parts])
+        counted = each if bundle.weight is None else each * bundle.weight
+        self.losses = counted.sum(1)
+        return self.weights.to(each) @ each.detach()
 
 
 class SeededSampler(Sampler[int]):

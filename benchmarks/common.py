@@ -36,7 +36,7 @@ def transcript_pairs(limit: int | None = None) -> list[tuple[str, str, str]]:
     with gzip.open(HH, "rt", encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
-            head = os.path.commonprefix([row["chosen"], row["rejected"]])
+            head = os.path.commonprefix([row["chosen"], row["rejected"]])  # noqa: RUF071 - characters are meant
             cut = head.rfind("\n\nAssistant:")
             if cut < 0:
                 continue

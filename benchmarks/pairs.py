@@ -1,7 +1,7 @@
 """A DPO step on pairs: TRL's DPOTrainer beside ours, each in a process of its own, same data, same weights.
 
-    python benchmarks/pairs.py                  # HH-RLHF pairs as they come
-    python benchmarks/pairs.py --long           # 1024-token prompts, 128-token responses
+python benchmarks/pairs.py                  # HH-RLHF pairs as they come
+python benchmarks/pairs.py --long           # 1024-token prompts, 128-token responses
 """
 
 from __future__ import annotations

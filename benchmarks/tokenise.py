@@ -1,6 +1,6 @@
 """Tokenising conversations: TRL's preprocessing beside ours, same rows, same tokenizer.
 
-    python benchmarks/tokenise.py
+python benchmarks/tokenise.py
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def policy(seed: int = 0, **changes: Any) -> LocalPolicy:
     return LocalPolicy(llama(seed, **changes), tokenizer(), name="tiny")
 
 
-WORDS = "sun moon star rain wind tree leaf bird stone river cloud grass".split()
+WORDS = ["sun", "moon", "star", "rain", "wind", "tree", "leaf", "bird", "stone", "river", "cloud", "grass"]
 
 
 @cache

@@ -7,7 +7,6 @@ first used, so that `import accordance` stays fast.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 

@@ -26,8 +26,14 @@ from accordance.objectives import (
 )
 from accordance.objectives.parts import log_ratio, log_sigmoid, margin, pairwise
 
-# Those that keep running values can't be wrapped.
-PAIRWISE = [n for n in objective_names() if get_objective(n).bundle is PairLogps and not get_objective(n).state]
+
+def wrappable(name: str) -> bool:
+    """Whether its pairs are two answers to one prompt, and it keeps no running values."""
+    built = get_objective(name)
+    return built.bundle is PairLogps and not built.state and built.arrange is None
+
+
+PAIRWISE = [name for name in objective_names() if wrappable(name)]
 NEUTRAL = {"lcpo": {"initial": 1.0}, "focal": {"exponent": 0.0}, "conflict": {}}
 
 
@@ -40,7 +46,7 @@ def full_bundle(**changes) -> PairLogps:
     row = torch.arange(12).repeat_interleave(lengths)
     tokens = Tokens((sums / lengths)[row], row, (refs / lengths)[row])
     extras = {"annotator": torch.arange(6) % 3, "conflict": torch.ones(6)}
-    return replace(pairs, tokens=tokens, extras=extras | changes)
+    return replace(pairs, tokens=tokens, extras={**pairs.extras, **extras, **changes})
 
 
 def test_every_wrapper_has_a_neutral_value_in_this_test():

@@ -62,3 +62,52 @@ def test_a_recipe_trains_a_wrapped_sum_and_its_reliabilities_move(tmp_path: Path
     moved = objective.state["reliability"] != 0.75
     assert moved[:2].all() and not moved[2:].any()
     assert not torch.equal(objective.state["reliability"][0], objective.state["reliability"][1])
+
+
+def test_responses_under_prompts_of_their_own_have_the_log_probs_of_separate_groups():
+    """What two prompts share is computed once; what they don't counts for the prompt, not for the answer."""
+    from accordance.core.record import Judgment, Record, Response, user
+    from accordance.models import Group
+    from accordance.objectives.language import JUDGMENT, with_words
+    from accordance.training.examples import bundle_for
+    from accordance.training.trainer import _columns
+
+    made, objective = policy(), get_objective("cut")
+    critiques = [
+        Record(user(f"q{i}"), (Response.of("abc"[: i + 1]),), (Judgment("critique", (0,), text="w" * i),))
+        for i in range(3)
+    ]
+    data = examples_for(objective, Records.of(critiques), made.encoder)
+    logps = made.engine([item.group for item in data.items])
+    bundle = bundle_for(objective, logps, None, _columns(data.items))
+    for i, record in enumerate(critiques):
+        words = with_words(record.prompt, JUDGMENT.format("w" * i))
+        for prompt, sums, lengths in (
+            (words, bundle.chosen, bundle.chosen_length),
+            (record.prompt, bundle.rejected, bundle.rejected_length),
+        ):
+            ids = made.encoder.encode(prompt, record.responses)
+            alone = made.engine([Group(*ids)])
+            torch.testing.assert_close(sums[i], alone.logp[0], rtol=1e-4, atol=1e-5)
+            assert lengths[i] == alone.lengths[0] == i + 2
+    assert len(bundle.tokens.logp) == 2 * sum(i + 2 for i in range(3))
+
+
+def test_cut_trains_from_a_recipe_on_critiques(tmp_path: Path):
+    from accordance.core.record import Judgment, Record, Response, user
+
+    some = Records.of(
+        Record(user(f"q{i}"), (Response.of("abc"),), (Judgment("critique", (0,), text="too short"),))
+        for i in range(4)
+    )
+    config = TrainingConfig.of(
+        {
+            "objective": "cut",
+            "threshold": 1.2,
+            "max_steps": 2,
+            "save_strategy": "no",
+            "use_cpu": True,
+            "output_dir": str(tmp_path),
+        }
+    )
+    assert train(policy(), some, config).steps == 2

@@ -12,6 +12,7 @@ from accordance.objectives.distributional import f_dpg
 from accordance.objectives.divergences import Divergence, divergence_names, get_divergence
 from accordance.objectives.expression import Term, known_options, parse_objective, term_names
 from accordance.objectives.games import egpo, inpo, mnpo, sppo
+from accordance.objectives.language import coh, cut, flagged_tokens, hindsight_prompt
 from accordance.objectives.listwise import plackett_luce, pro
 from accordance.objectives.mutual import mutual_information, sami
 from accordance.objectives.online import Extragradient, over_lists
@@ -84,8 +85,10 @@ __all__ = [
     "apo_zero_unpaired",
     "bco",
     "bco_pair",
+    "coh",
     "conflict",
     "cpo",
+    "cut",
     "dapo",
     "density_ratio_weights",
     "discopop",
@@ -97,12 +100,14 @@ __all__ = [
     "exo_pair",
     "f_dpg",
     "f_dpo",
+    "flagged_tokens",
     "focal",
     "get_divergence",
     "get_objective",
     "grao",
     "grpo",
     "gspo",
+    "hindsight_prompt",
     "hinge",
     "hinge_loss",
     "identity",
@@ -129,8 +134,8 @@ __all__ = [
     "orpo",
     "over_lists",
     "pairwise",
-    "parts_of",
     "parse_objective",
+    "parts_of",
     "plackett_luce",
     "policy_gradient",
     "pro",

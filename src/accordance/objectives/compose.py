@@ -82,6 +82,7 @@ def weighted_sum(members: Sequence[tuple[Objective[Any], float]]) -> Objective[A
         labels=any(part.labels for part, _ in parts),
         columns=tuple(dict.fromkeys(column for part, _ in parts for column in part.columns)),
         online=any(part.online for part, _ in parts),
+        arrange=parts[0][0].arrange,
         unit=unit,
         rewards=next((part.rewards for part, _ in parts if part.rewards), None),
         state={f"{part.name}.{key}": value for part, _ in parts for key, value in part.state.items()},
@@ -135,6 +136,8 @@ def _share_options(names: Sequence[str], options: dict[str, Any]) -> dict[str, d
 
 
 def _common_bundle(members: Sequence[Objective[Any]]) -> type[Bundle]:
+    if len(members) > 1 and (own := [m.name for m in members if m.arrange is not None]):
+        raise _mismatch(members, f"{', '.join(own)} arranges examples of its own")
     kinds = {member.bundle for member in members}
     larger = kinds - {UnaryLogps}
     if len(larger) > 1 or (larger and not larger <= {PairLogps, ListLogps} and len(kinds) > 1):

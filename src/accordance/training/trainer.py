@@ -123,7 +123,8 @@ class PreferenceTrainer(Trainer):
             return 1.0
         group = example.group
         counted = group.responses[:1] if self.objective.mismatched else group.responses
-        return float(sum(len(response) - (not group.prompt) for response in counted))
+        whole = float(sum(len(response) - (not group.prompt) for response in counted))
+        return whole - sum(example.columns.get("starts", ()))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return SeededSampler(len(self.train_dataset), self.args.data_seed or self.args.seed)  # type: ignore[arg-type]

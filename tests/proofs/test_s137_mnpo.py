@@ -87,7 +87,8 @@ def test_nash_md_is_the_same_loss_with_opponents_from_the_mixture_and_settles_sl
 def test_the_policy_that_pairs_are_sampled_from_is_the_opponent(game):
     """Hard labels, pairs weighted by mu: the minimum is base + P(. > mu) / eta, with the opponents of mu alone."""
     g = torch.Generator().manual_seed(3)
-    mu, past = (TabularPolicy(torch.randn(20, 12, generator=g, dtype=torch.float64)).frozen() for _ in range(2))
+    ref, mu, past = (TabularPolicy(torch.randn(20, 12, generator=g, dtype=torch.float64)) for _ in range(3))
+    mu, past, game = mu.frozen(), past.frozen(), PreferenceGame(game.preference, ref)
     ratio = 0.3
     policy = TabularPolicy(game.ref.logits)
     objective = get_objective("mnpo", eta=ETA, ratio=ratio, history=1)

@@ -2,20 +2,29 @@
 
 `explain` is the pipeline: feature makers -> signed differences -> controlled regression -> Report. To add a way of
 looking, write a `FeatureMaker` (anything with `differences(table)`) and pass it in `features=`.
+Beside it: `inverse_constitution` (ICAI), `SparseFeatures` (WIMHF), `profile`, `dissect`, `wording` (AdParaphrase).
 """
 
+from accordance.analysis.dissect import Dissection, dissect
 from accordance.analysis.explain import Explanation, analyse, explain
 from accordance.analysis.features import ByResponse, Differences, FeatureMaker, Given, JudgeRatings
+from accordance.analysis.icai import Constitution, inverse_constitution
 from accordance.analysis.nulls import Nulls, null_tests, shuffled
+from accordance.analysis.paraphrase import Votes, Wording, wording
+from accordance.analysis.principles import PrincipleJudge, ScriptedJudge
+from accordance.analysis.profile import Profile, align_profiles, profile
 from accordance.analysis.regression import Effects, each, joint, lasso, logit
 from accordance.analysis.slopes import GroupEffects, Slopes, by_group, random_slopes
 from accordance.analysis.table import PairTable
 from accordance.analysis.text import LENGTH, TextFeatures
+from accordance.analysis.wimhf import SparseFeatures
 
 __all__ = [
     "LENGTH",
     "ByResponse",
+    "Constitution",
     "Differences",
+    "Dissection",
     "Effects",
     "Explanation",
     "FeatureMaker",
@@ -24,16 +33,27 @@ __all__ = [
     "JudgeRatings",
     "Nulls",
     "PairTable",
+    "PrincipleJudge",
+    "Profile",
+    "ScriptedJudge",
     "Slopes",
+    "SparseFeatures",
     "TextFeatures",
+    "Votes",
+    "Wording",
+    "align_profiles",
     "analyse",
     "by_group",
+    "dissect",
     "each",
     "explain",
+    "inverse_constitution",
     "joint",
     "lasso",
     "logit",
     "null_tests",
+    "profile",
     "random_slopes",
     "shuffled",
+    "wording",
 ]

@@ -17,7 +17,7 @@ SETTINGS: dict[str, Any] = {
     "beta": 0.1,
     "learning_rate": 5e-4,
     "num_train_epochs": 2,
-    "per_device_train_batch_size": 16,
+    "per_device_train_batch_size": 32,
     "logging_steps": 5,
     "save_strategy": "no",
     "held_out": 0.15,
@@ -52,7 +52,7 @@ def demo(
     if not verbose:
         silence_loaded()
     settings = SETTINGS | (FAST if fast else {})
-    records = f"lab:demo?n={400 if fast else 1600}"
+    records = f"lab:demo?n={800 if fast else 4800}"
     named = {"model": "lab:base", "records": records, "output_dir": output_dir, "seed": seed}
     file = f"{output_dir}/{RECIPE}"
     if Path(file).exists() and str(read_recipe(file).get("records", "")).startswith("lab:demo"):

@@ -7,7 +7,6 @@ evaluate, write. Every step is a function of its own.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,27 +18,24 @@ import yaml
 from accordance.app.card import model_card
 from accordance.app.folder import (
     RECIPE,
-    check_folder,
     check_writable,
     clear_run,
     disk_errors,
     nothing_left_of_a_failed_start,
-    run_in,
     space_warning,
 )
-from accordance.app.recipe import IN_MEMORY, PROVENANCE, Recipe, changed, versions
+from accordance.app.plan import Objects, Plan, check_output, is_lead, load_start, prepare, processes
+from accordance.app.recipe import IN_MEMORY, PROVENANCE, Recipe, changed
 from accordance.app.scorers import resolve_scorer
-from accordance.app.sources import is_lab, lab_records, model_source
 from accordance.app.start import Start
 from accordance.app.story import add_training
-from accordance.core.errors import ConfigError, DataError, TrainingError
+from accordance.core.errors import ConfigError, TrainingError
 from accordance.core.record import Records
 from accordance.core.report import Report, write_whole
-from accordance.core.views import demonstrations, thumbs
 from accordance.evaluation import evaluate
-from accordance.feedback import load_records, preflight
+from accordance.feedback import load_records
 from accordance.models import LocalPolicy, load_policy
-from accordance.training import TrainingRun, last_complete_checkpoint, train
+from accordance.training import TrainingRun, train
 
 log = logging.getLogger("accordance")
 
@@ -61,38 +57,6 @@ class Alignment:
     policy: LocalPolicy
     run: TrainingRun
     output_dir: Path
-
-
-@dataclass
-class Objects:
-    """Things that were given as objects rather than by name; None where a recipe's name counts."""
-
-    policy: LocalPolicy | None = None
-    records: Records | None = None
-    held_out: Records | None = None
-    scorer: Any = None
-
-
-@dataclass
-class Plan:
-    """Everything that a run needs, loaded and looked at; nothing is trained or written yet.
-
-    Attributes:
-        recipe: the options.
-        policy: the starting policy.
-        records: all of the feedback, with its account.
-        train, held_out: its two parts; no prompt stands in both.
-        preflight: what is in the feedback.
-        made_with: versions, seeds and fingerprints.
-    """
-
-    recipe: Recipe
-    policy: LocalPolicy
-    records: Records
-    train: Records
-    held_out: Records
-    preflight: Report
-    made_with: dict[str, Any]
 
 
 def align(
@@ -202,141 +166,11 @@ def carry_out(
     return Alignment(report, plan.policy, run, folder)
 
 
-def is_lead() -> bool:
-    """Whether this process writes: the first of those that a launcher started, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def processes() -> int:
-    """How many processes train together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def part_ways() -> None:
     """Close the process group when training is over: the first process evaluates alone, the others may go."""
     if processes() > 1 and torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-
-
-def check_output(recipe: Recipe) -> None:
-    """Refuse a folder that holds another run, or going on with one made otherwise; touches nothing."""
-    config = recipe.config
-    resume = bool(config.resume_from_checkpoint)
-    model = model_source(recipe.inputs.model)
-    check_folder(
-        config.output_dir,
-        resume=resume,
-        overwrite=config.overwrite_output_dir,
-        model=None if str(model).startswith(IN_MEMORY) else model,
-    )
-    for name, value in (("model", recipe.inputs.model), ("records", recipe.inputs.records)):
-        if value.startswith(IN_MEMORY) and recipe.source is not None:
-            raise ConfigError(
-                f"the recipe was made with {name} that were objects in a program",
-                where=recipe.source,
-                found=value,
-                remedy=f"name them: --{name}",
-            )
-    if resume and config.resume_from_checkpoint is True and not last_complete_checkpoint(config.output_dir):
-        if run_in(config.output_dir):
-            log.warning("%s holds no whole checkpoint: the run starts from the beginning", config.output_dir)
-        else:
-            log.warning("%s holds no run to go on with: a new one starts", config.output_dir)
-
-
-def prepare(recipe: Recipe, objects: Objects | None = None) -> Plan:
-    """Load everything and look at it: the policy, the records, their split, the preflight. Writes nothing."""
-    objects = objects or Objects()
-    _say_parallel(recipe)
-    policy = objects.policy or load_start(recipe)
-    for remark in policy.notes:
-        log.warning("%s: %s", policy.name, remark)
-    records = objects.records if objects.records is not None else load_feedback(recipe)
-    train_part, held_out = split(records, recipe, objects)
-    objective = recipe.config.build_objective()
-    report = preflight(
-        records,
-        policy,
-        max_length=recipe.config.max_length,
-        objective_kind=view_of(objective, records),
-    )
-    made_with = {
-        "versions": versions(),
-        "seed": recipe.config.seed,
-        "records": {"fingerprint": records.fingerprint(), "kept": len(records)},
-        "held_out": {"fingerprint": held_out.fingerprint() if len(held_out) else None, "kept": len(held_out)},
-        "model": {"weights": policy.weights_hash(), "parameters": policy.num_parameters},
-    }
-    return Plan(recipe, policy, records, train_part, held_out, report, made_with)
-
-
-def load_start(recipe: Recipe) -> LocalPolicy:
-    """The starting policy that a recipe names."""
-    inputs = recipe.inputs
-    return load_policy(
-        model_source(inputs.model),
-        dtype=inputs.dtype,
-        device_map=inputs.device_map,
-        load_in_4bit=inputs.load_in_4bit,
-        load_in_8bit=inputs.load_in_8bit,
-        chat_template=inputs.chat_template,
-        eos_token=inputs.eos_token,
-        revision=inputs.revision,
-        trust_remote_code=inputs.trust_remote_code,
-    )
-
-
-def load_feedback(recipe: Recipe) -> Records:
-    """The records that a recipe names."""
-    inputs = recipe.inputs
-    if is_lab(inputs.records):
-        for name in ("format", "split"):
-            if getattr(inputs, name) is not None:
-                raise ConfigError(f"{name} has no effect on records of the lab", found=getattr(inputs, name))
-        made = lab_records(inputs.records)
-        return made if inputs.limit is None else made.select(range(min(inputs.limit, len(made))))
-    return load_records(
-        inputs.records,
-        format=inputs.format,
-        split=inputs.split,
-        limit=inputs.limit,
-        on_error=inputs.on_error,
-    ).materialise()
-
-
-def split(records: Records, recipe: Recipe, objects: Objects) -> tuple[Records, Records]:
-    """Records to train on, and records held out; no prompt stands in both.
-
-    Raises:
-        DataError: nothing is left on one side.
-    """
-    held_out = recipe.inputs.held_out
-    if objects.held_out is not None or isinstance(held_out, str):
-        other = objects.held_out
-        if other is None:
-            other = (
-                lab_records(str(held_out)) if is_lab(held_out) else load_records(str(held_out)).materialise()
-            )
-        seen = {record.prompt for record in records if record.prompt}
-        shared = sum(record.prompt in seen for record in other)
-        if shared:
-            log.warning("%d of %d held-out records have a prompt that is trained on", shared, len(other))
-        return records, other
-    if held_out == 0:
-        return records, records.select([])
-    if held_out < 0:
-        raise ConfigError("held_out is a share, a number of records, or a source", found=held_out)
-    rest, out = records.split(held_out, seed=0)
-    if len(records) and (not len(rest) or not len(out)):
-        raise DataError(
-            "the split leaves one side empty",
-            where=records.source,
-            found=f"{len(rest)} records to train on, {len(out)} held out (held_out={held_out})",
-            expected="at least one on each side; records with one prompt stay together",
-            remedy="another --held-out (0 evaluates nothing), or held-out records of their own",
-        )
-    return rest, out
 
 
 def open_folder(plan: Plan, folder: Path) -> None:
@@ -437,33 +271,6 @@ def _joined(named: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]
     for key in options.keys() & given.keys():
         raise ConfigError(f"{key} is given twice", where="align", found=options[key])
     return given | dict(options)
-
-
-def view_of(objective: Any, records: Records) -> str | None:
-    """Which view of the records the objective will be trained on."""
-    kind = objective.bundle.kind
-    if kind != "unary":
-        return kind
-    if objective.labels:
-        return "unary" if len(thumbs(records)) else "pair"
-    return "demonstration" if len(demonstrations(records)) else "pair"
-
-
-def _say_parallel(recipe: Recipe) -> None:
-    kind = recipe.config.parallel
-    if kind is None:
-        return
-    if processes() == 1:
-        raise ConfigError(
-            "parallel has no effect on one process",
-            found=kind,
-            remedy="--num-processes N, or start with torchrun or accelerate launch",
-        )
-    if kind != "ddp" and not torch.cuda.is_available():
-        if kind != "fsdp2":
-            raise ConfigError(f"{kind} needs GPUs", remedy="--parallel ddp works on CPUs")
-        if is_lead():
-            log.warning("there is no GPU: Accelerate runs no FSDP on CPUs, this run is plain DDP")
 
 
 def _compare(saved: Mapping[str, Any], plan: Plan) -> None:

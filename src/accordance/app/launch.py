@@ -14,7 +14,7 @@ from types import FrameType
 
 import yaml
 
-from accordance.app.align import check_output
+from accordance.app.plan import check_output
 from accordance.app.recipe import Recipe
 
 

@@ -48,4 +48,5 @@ def lab_records(name: str) -> Records:
             raise unknown("option", key, ["n", "seed"], where=name)
         if not value.isdigit():
             raise ConfigError(f"{key} is a number", where=name, found=value)
-    return demo_records(**{key: int(value) for key, value in options.items()})
+    numbers: dict[str, Any] = {key: int(value) for key, value in options.items()}
+    return demo_records(**numbers)

@@ -13,7 +13,7 @@ from accordance.core.report import Report
 from accordance.training import TrainingRun
 
 if TYPE_CHECKING:
-    from accordance.app.align import Plan
+    from accordance.app.plan import Plan
 
 _CURVES = (
     ("loss", "Loss", "loss"),
@@ -31,8 +31,10 @@ def add_training(report: Report, plan: Plan, run: TrainingRun, rows: Mapping[str
         run: what was done.
         rows: see `accordance.app.align.counts`.
     """
-    report.values["records"] = plain(dict(rows), "records", report.warn)
-    report.meta |= plain({"recipe": plan.recipe.options(), "made_with": plan.made_with}, "meta", report.warn)
+    report.values["records"] = plain(dict(rows), "records", report.warnings.append)
+    report.meta |= plain(
+        {"recipe": plan.recipe.options(), "made_with": plan.made_with}, "meta", report.warnings.append
+    )
     report.section("Feedback", "What became of every row. More in preflight.html.")
     report.table("Rows", ["", "count"], _rows(rows))
     learned = f"{run.steps} optimiser steps on {rows['trained_on']} examples ({rows['trained_on_as']})."
@@ -41,7 +43,7 @@ def add_training(report: Report, plan: Plan, run: TrainingRun, rows: Mapping[str
         points = [(line["step"], line[key]) for line in run.history if key in line and "step" in line]
         if len(points) > 1:
             x, y = zip(*points)
-            series = {"training": (x, y)}
+            series: dict[str, Any] = {"training": (x, y)}
             held = [(line["step"], line[f"eval_{key}"]) for line in run.history if f"eval_{key}" in line]
             if len(held) > 1:
                 series["held out"] = tuple(zip(*held))

@@ -75,7 +75,8 @@ def align(
     load_in_4bit: o.FourBit = False,
     use_peft: Annotated[bool, typer.Option("--use-peft", "--use_peft", help="Train a LoRA adapter.")] = False,
     num_processes: Annotated[
-        int | None, typer.Option("--num-processes", "--num_processes", min=1, help="Start so many processes here.")
+        int | None,
+        typer.Option("--num-processes", "--num_processes", min=1, help="Start so many processes here."),
     ] = None,
     parallel: Annotated[
         str | None, typer.Option("--parallel", help="How they share the work: ddp, fsdp2, zero2 or zero3.")
@@ -130,8 +131,9 @@ def perform(recipe: Recipe, terminal: Terminal) -> None:
     """Carry out a recipe and show what came of it."""
     from accordance.app import align as work
     from accordance.app.callback import ShowMetrics
+    from accordance.app.plan import is_lead
 
-    lead = work.is_lead()
+    lead = is_lead()
     with terminal.progress() as note:
         done = work.carry_out(
             recipe,
@@ -160,11 +162,12 @@ def rehearse(recipe: Recipe, terminal: Terminal) -> None:
     """Show what a run would do, and write nothing."""
     import yaml
 
-    from accordance.app import align as work
+    from accordance.app.plan import check_output, prepare
+    from accordance.app.scorers import resolve_scorer
 
-    work.check_output(recipe)
-    plan = work.prepare(recipe)
-    work.resolve_scorer(recipe.inputs.scorer)
+    check_output(recipe)
+    plan = prepare(recipe)
+    resolve_scorer(recipe.inputs.scorer)
     options = recipe.options()
 
     def show(console: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -49,7 +49,8 @@ def data(
 
     Example: `accord data --records feedback.jsonl --model Qwen/Qwen2.5-0.5B-Instruct --max-length 1024`
     """
-    from accordance.app import align as work
+    from accordance.app.folder import check_writable
+    from accordance.app.plan import view_of
     from accordance.app.sources import is_lab, lab_records, model_source
     from accordance.core.errors import ConfigError
     from accordance.feedback import load_records, preflight
@@ -66,10 +67,10 @@ def data(
         found = lab_records(records)
     else:
         found = load_records(records, format=format, split=split, limit=limit, on_error=on_error)  # type: ignore[arg-type]
-    policy = model and load_policy(model_source(model), chat_template=chat_template, eos_token=eos_token)
-    kind = None if objective is None else work.view_of(get_objective(objective), found)
+    policy: Any = model and load_policy(model_source(model), chat_template=chat_template, eos_token=eos_token)
+    kind = None if objective is None else view_of(get_objective(objective), found)
     report = preflight(found, policy or None, max_length=max_length, objective_kind=kind)
     if output_dir is not None:
-        work.check_writable(output_dir)
+        check_writable(output_dir)
         report.save(output_dir, "preflight")
     terminal.result(report.to_dict(), report.print)

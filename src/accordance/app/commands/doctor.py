@@ -107,7 +107,8 @@ def _exact() -> str:
         num_key_value_heads=2,
     )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = LlamaForCausalLM(config).to(device).eval()
+    model: Any = LlamaForCausalLM(config)
+    model.to(device).eval()
     engine = Engine(model)
     draw = torch.Generator().manual_seed(0)
 

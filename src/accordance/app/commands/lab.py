@@ -134,7 +134,9 @@ def pretrain(
 
     check_folder(output_dir, resume=False, overwrite=False)
     check_writable(output_dir)
-    given = {key: value for key, value in (("steps", steps), ("minutes", minutes)) if value is not None}
+    given: dict[str, Any] = {
+        key: value for key, value in (("steps", steps), ("minutes", minutes)) if value is not None
+    }
     result = train(output_dir, seed=seed, show_progress=not terminal.json, **given)
 
     def draw(console: Any) -> None:

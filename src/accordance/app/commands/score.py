@@ -83,7 +83,11 @@ def score(
         table["score"] = judge.score(prompts, table["text"].tolist())
     if output is not None:
         _WRITERS[Path(output).suffix](table, output)
-    means = {name: float(table[name].mean()) for name in ("logprob", "tokens", "score") if name in table}
+    means = {
+        name: float(table[name].to_numpy(dtype=float).mean())
+        for name in ("logprob", "tokens", "score")
+        if name in table
+    }
 
     def show(console: Any) -> None:
         shown = table.head(20).assign(text=table["text"].head(20).str.slice(0, 60))

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ KINDS = {"pair": "pairs", "unary": "single responses", "list": "groups of K resp
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the pages with Sphinx."""
     app.connect("builder-inited", write_pages)
+    app.connect("autodoc-process-docstring", keep_bars)
     return {"version": "1", "parallel_read_safe": True}
 
 
@@ -47,6 +49,11 @@ def write_pages(app: Sphinx) -> None:
     for path in folder.rglob("*.*"):
         if path.relative_to(folder).as_posix() not in pages:
             path.unlink()
+
+
+def keep_bars(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Let ``|x|`` be an absolute value: docstrings hold no substitutions, which it would otherwise be taken for."""
+    lines[:] = [re.sub(r"(`[^`]*`)|\|", lambda found: found[1] or r"\|", line) for line in lines]
 
 
 def objectives_page() -> str:

@@ -164,5 +164,12 @@ def test_hard_constraints_are_met_where_the_divergence_can_have_them():
         descend(policy, loss, steps=800, learning_rate=0.05)
         assert (policy.probs - wanted).abs().max() < 0.01
         assert policy.probs[:, ~allowed].sum(-1).max() < 0.02
+        start, divergence = TabularPolicy(ref.logits), get_divergence(name)
+        (gradient,) = torch.autograd.grad(objective(everything(start, scores, ref)).sum(), start.logits)
+        slope = divergence.slope(ref.log_probs - wanted.clamp(min=1e-300).log())
+        slope = torch.where(allowed, slope, divergence.slope_at_infinity)
+        torch.testing.assert_close(gradient, ref.probs * (slope - (ref.probs * slope).sum(-1, keepdim=True)))
+        nothing_allowed = objective(everything(start, torch.full_like(scores, -torch.inf), ref))
+        assert nothing_allowed.isfinite().all()
     with pytest.raises(DataError, match="rules out"):
         exact("reverse_kl", target="tilted")(everything(TabularPolicy(ref.logits), scores, ref))

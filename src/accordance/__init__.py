@@ -7,6 +7,15 @@ first used, so that `import accordance` stays fast.
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from accordance.app.align import align
+    from accordance.core.errors import AccordanceError
+    from accordance.core.record import Record, Records
+    from accordance.evaluation import evaluate
+    from accordance.feedback import load_records
+    from accordance.models import load_policy, logprobs
 
 __version__ = "0.1.0"
 
@@ -21,7 +30,17 @@ _HOMES: dict[str, str] = {
     "AccordanceError": "accordance.core.errors",
 }
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [
+    "AccordanceError",
+    "Record",
+    "Records",
+    "__version__",
+    "align",
+    "evaluate",
+    "load_policy",
+    "load_records",
+    "logprobs",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -81,6 +81,6 @@ def test_the_package_stays_small() -> None:
     lab = base_model_path().parent
     model = sum(path.stat().st_size for path in Path(base_model_path()).rglob("*"))
     assert model < 8_000_000
-    assert (lab / "base_answers.jsonl.gz").stat().st_size < 300_000
+    assert (lab / "base_answers.jsonl.gz").stat().st_size < 400_000
     card = (base_model_path() / "README.md").read_text()
     assert "## Limits" in card and "held-out" in card

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy.special import expit
@@ -133,12 +133,13 @@ def dissect(
             order = np.ones((len(part), 1)) if part.ordered else np.zeros((len(part), 1))
             found = lasso(np.hstack([x[rows], order]), part.label, penalty, part.weight)
             weights[j, s], first[j, s] = found[:-1], found[-1] if part.ordered else 0.0
-    known = ~np.isnan(weights).all((1, 2))
+    known = np.asarray((~np.isnan(weights)).any(axis=(1, 2)))
     if not known.any():
         raise DataError(
             f"no {by} has {least} comparisons", found=f"{len(judges)} of them, {len(table)} comparisons"
         )
-    names = tuple(str(called[j]) for j, ok in zip(judges, known) if ok)
+    kept: Any = known
+    names = tuple(str(called[j]) for j, ok in zip(judges, kept) if ok)
     return Dissection(names, made.names, scenarios, weights[known], first[known], counts[known])
 
 

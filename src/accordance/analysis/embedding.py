@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from scipy import sparse
@@ -60,10 +60,11 @@ class HashedText:
         weighed = sparse.csr_array(counts * rarity)
         size = np.sqrt(np.asarray(weighed.multiply(weighed).sum(1)).ravel())
         weighed = sparse.diags_array(1 / np.where(size > 0, size, 1)) @ weighed
-        if len(texts) <= 1000:  # few enough for the exact decomposition of their inner products
-            values, vectors = np.linalg.eigh((weighed @ weighed.T).toarray())
+        inner: Any = weighed @ weighed.T if len(texts) <= 1000 else None  # SciPy's stubs take it for dense
+        if inner is not None:  # few enough for the exact decomposition of their inner products
+            values, vectors = np.linalg.eigh(inner.toarray())
             return vectors[:, ::-1][:, : self.dimensions] * np.sqrt(
                 np.maximum(values[::-1][: self.dimensions], 0)
             )
-        left, values, _ = svds(weighed, k=min(self.dimensions, len(texts) - 1), random_state=0)
+        left, values, _ = svds(weighed, k=min(self.dimensions, len(texts) - 1), rng=np.random.default_rng(0))
         return left[:, ::-1] * values[::-1]

@@ -266,9 +266,9 @@ def _judged(texts: Sequence[str], agreed: np.ndarray, topics: np.ndarray) -> lis
     for j, text in enumerate(texts):
         sides = [tuple(str(n)[:60] for n in names[sure[j, :, side]]) for side in (0, 1)]
         column = agreed[:, j]
-        counts = [int((column == value).sum()) for value in (1, -1, 0)]
+        right, wrong, neither = (int((column == value).sum()) for value in (1, -1, 0))
         split = (sides[0], sides[1]) if sides[0] and sides[1] else ((), ())
-        made.append(Principle(text, *counts, int(np.isnan(column).sum()), split))
+        made.append(Principle(text, right, wrong, neither, int(np.isnan(column).sum()), split))
     return made
 
 

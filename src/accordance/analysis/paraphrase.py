@@ -108,7 +108,9 @@ def wording(
     used = np.flatnonzero(paraphrase & clear)
     if not len(used):
         raise DataError("no pair of paraphrases with a clear preference", found=f"{len(asked)} pairs")
-    values = np.array([[features(votes.first[i]), features(votes.second[i])] for i in used], dtype=np.float64)
+    values = np.array(
+        [[features(votes.first[i]), features(votes.second[i])] for i in used.tolist()], dtype=np.float64
+    )
     gap = values[:, 0] - values[:, 1]
     sign = np.where(votes.for_first > votes.for_second, 1.0, -1.0)[used]
     more = (gap * sign[:, None] > 0).sum(0)

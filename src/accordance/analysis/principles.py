@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -105,4 +105,5 @@ def cluster(vectors: np.ndarray, many: int, seed: int = 0) -> np.ndarray:
     distinct = np.unique(vectors, axis=0, return_inverse=True)[1].ravel()
     if distinct.max(initial=-1) + 1 <= many:
         return distinct
-    return kmeans2(vectors, many, minit="++", seed=np.random.default_rng(seed), missing="warn")[1]
+    generator: Any = np.random.default_rng(seed)  # SciPy's own stubs lag behind its argument
+    return kmeans2(vectors, many, minit="++", rng=generator, missing="warn")[1]

@@ -35,7 +35,8 @@ class SparseFeatures:
         namer: names a unit from five comparisons that show it; by default units are named by number.
         annotator: says which of two texts has more of a named concept; names that its answers don't bear out
             on comparisons held out (Pearson, Bonferroni at 5%) are given up, and their units left out.
-        epochs, seed: of training.
+        epochs, batch_size, learning_rate, seed: of training; a few hundred comparisons want smaller batches and a
+            larger rate than the paper's, which are the defaults.
         fitted: the autoencoder, after `differences`.
         fidelity: name -> correlation of the annotator's answers with the activations, after `differences`.
     """
@@ -46,6 +47,8 @@ class SparseFeatures:
     namer: Namer | None = None
     annotator: Annotator | None = None
     epochs: int = 200
+    batch_size: int = 512
+    learning_rate: float = 5e-4
     seed: int = 0
     fitted: Fitted | None = None
     fidelity: dict[str, float] = field(default_factory=dict)
@@ -56,7 +59,15 @@ class SparseFeatures:
             raise ConfigError("an annotator checks names, so it has no effect without a namer")
         vectors = np.asarray(self.embed(table.texts.to_pylist()), dtype=np.float64)
         gaps = vectors[table.first] - vectors[table.second]
-        self.fitted = fit_sae(gaps, self.units, self.active, epochs=self.epochs, seed=self.seed)
+        self.fitted = fit_sae(
+            gaps,
+            self.units,
+            self.active,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            seed=self.seed,
+        )
         z = self.fitted.activations(gaps)
         alive = [j for j in range(z.shape[1]) if (z[:, j] != 0).sum() >= 5]
         names = {j: self._name(table, z[:, j], j) for j in alive}

@@ -377,7 +377,7 @@ class Records:
         """How many judgments there are of each kind."""
         kinds: Counter[str] = Counter()
         for batch in self._table().with_format("arrow").iter(batch_size=10_000):
-            judged = batch["judgments"].combine_chunks()
+            judged: Any = batch["judgments"].combine_chunks()  # type: ignore[call-overload]
             flat = judged.flatten() if isinstance(judged, pa.Array) else judged
             kinds.update(flat.field("kind").to_pylist())
         return dict(kinds)

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -37,7 +38,7 @@ def base_model_path() -> Path:
     return path
 
 
-def demo_records(n: int = 4800, seed: int = 0, population: Population | None = None) -> Records:
+def demo_records(n: int = 8000, seed: int = 0, population: Population | None = None) -> Records:
     """The demo's feedback: pairs of answers by the base model, judged here and now.
 
     The answers are shipped with the package, since sampling them takes minutes; the judgments are computed.
@@ -63,7 +64,7 @@ def demo_records(n: int = 4800, seed: int = 0, population: Population | None = N
     return judged(prompts, texts, population or default_population(), seed, source="accordance base model")
 
 
-def write_answers(n: int = 4800, seed: int = 0, path: Path = _ANSWERS) -> None:
+def write_answers(n: int = 8000, seed: int = 0, path: Path = _ANSWERS) -> None:
     """Sample two answers of the base model to each of `n` prompts: how the shipped file was made.
 
     Args:
@@ -115,7 +116,7 @@ def base_answers(
         batch = tokenizer.apply_chat_template(
             chats, add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt"
         )
-        out = model.generate(
+        out = cast("Any", model).generate(
             **batch,
             do_sample=True,
             temperature=temperature,

@@ -249,8 +249,8 @@ def _config(tokenizer: PreTrainedTokenizerFast, hidden_size: int, layers: int) -
         tie_word_embeddings=True,
         rms_norm_eps=1e-5,
         bos_token_id=None,
-        eos_token_id=int(tokenizer.convert_tokens_to_ids(END)),
-        pad_token_id=int(tokenizer.convert_tokens_to_ids(PAD)),
+        eos_token_id=tokenizer.vocab[END],
+        pad_token_id=tokenizer.vocab[PAD],
     )
 
 

@@ -240,13 +240,14 @@ def relative_gap(a: Tensor, b: Tensor) -> float:
 
 def unwrap(model: nn.Module) -> Any:
     """The transformers model inside DDP, PEFT or other wrappers."""
+    inner: Any = model
     while True:
-        if hasattr(model, "get_base_model"):
-            model = model.get_base_model()
-        elif hasattr(model, "module") and isinstance(model.module, nn.Module):
-            model = model.module
+        if hasattr(inner, "get_base_model"):
+            inner = inner.get_base_model()
+        elif isinstance(getattr(inner, "module", None), nn.Module):
+            inner = inner.module
         else:
-            return model
+            return inner
 
 
 def _draw(vocabulary: int, size: int, generator: torch.Generator) -> list[int]:

@@ -244,7 +244,7 @@ def _unary(
             rows = ((item.record, (item.response,), {"label": item.value > 0}) for item in thumbs)
             return "thumbs", rows, {}
         _, pairs, dropped = _pairs(objective, records, attribute)
-        apart = (
+        apart: Any = (
             (record, (response,), {"label": good})
             for record, responses, _ in pairs
             for response, good in zip(responses, (True, False))

@@ -21,16 +21,14 @@ from accordance.core.objective import Objective
 from accordance.core.record import Records
 from accordance.models import (
     CachedReference,
-    Group,
     LocalPolicy,
     Reference,
-    ReferenceLogps,
     load_policy,
     weights_hash,
 )
 from accordance.training.config import TrainingConfig
 from accordance.training.examples import Examples, examples_for
-from accordance.training.trainer import PreferenceTrainer, SeededSampler, last_complete_checkpoint
+from accordance.training.trainer import PreferenceTrainer, ReferenceFn, SeededSampler, last_complete_checkpoint
 
 #: Called with (stage, done, total): what a run is doing and how far it is.
 Progress = Callable[[str, int, int], object]
@@ -206,7 +204,7 @@ def _reference(
     data: Examples,
     held: Examples | None,
     note: Progress,
-) -> tuple[Callable[[list[Group]], ReferenceLogps] | None, str]:
+) -> tuple[ReferenceFn | None, str]:
     """Where reference log-probabilities come from, made ready before the policy moves."""
     if not objective.reference:
         for option in ("reference", "reference_cache", "cache_dir"):

@@ -135,7 +135,8 @@ class PreferenceTrainer(Trainer):
         """The batches of one optimiser step, and the units in all of them on all processes."""
         samples = [batch for _, batch in zip(range(num_batches), epoch_iterator)]
         units = sum((batch["units"].sum() for batch in samples), torch.zeros(()))
-        return samples, self.accelerator.gather(units.to(device).reshape(1)).sum()
+        everywhere: Any = self.accelerator.gather(units.to(device).reshape(1))
+        return samples, everywhere.sum()
 
     # The loss
 
@@ -207,8 +208,12 @@ class PreferenceTrainer(Trainer):
         """One loss per example; statistics over the batch (KTO's KL, BCO's shift) are over all processes."""
         if self.accelerator.num_processes == 1:
             return self.objective(bundle)
-        with across_workers(lambda value: self.accelerator.reduce(value, "sum")):
+        with across_workers(self._total):
             return self.objective(bundle)
+
+    def _total(self, value: Tensor) -> Any:
+        """A tensor summed over all processes."""
+        return self.accelerator.reduce(value, "sum")
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
@@ -297,7 +302,7 @@ class PreferenceTrainer(Trainer):
             names = sorted(sums)
             if names:
                 table = torch.tensor([[float(total), count] for total, count in map(sums.__getitem__, names)])
-                table = self.accelerator.reduce(table.to(self.args.device), "sum")
+                table = self._total(table.to(self.args.device))
                 logs |= {
                     prefix + name: float(total / count)
                     for name, (total, count) in zip(names, table.tolist())
@@ -306,7 +311,7 @@ class PreferenceTrainer(Trainer):
             sums.clear()
         if not evaluating:
             seen = torch.tensor(float(self._seen_tokens), device=self.args.device)
-            logs["num_tokens"] = float(self.accelerator.reduce(seen, "sum"))
+            logs["num_tokens"] = float(self._total(seen))
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> float:
@@ -338,7 +343,7 @@ class PreferenceTrainer(Trainer):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write the run's own model card instead of transformers' generic one."""
         if self.card is not None and self.is_world_process_zero():
-            Path(self.args.output_dir, "README.md").write_text(self.card(), encoding="utf-8")
+            Path(str(self.args.output_dir), "README.md").write_text(self.card(), encoding="utf-8")
 
 
 class _Members:

@@ -13,7 +13,7 @@ import torch
 from tests.training.test_trainer import QUICK, logged, run, weights
 
 SCRIPT = """
-import json, sys, torch
+import json, os, sys, torch
 from accordance.training import TrainingConfig, train
 from tests.tiny import policy, records
 done = train(policy(), records(16), TrainingConfig.of(json.loads(sys.argv[1])))
@@ -21,6 +21,11 @@ if torch.distributed.get_rank() == 0:
     assert torch.distributed.get_world_size() == 2
     weights = torch.cat([p.detach().flatten() for p in done.policy.model.parameters()])
     torch.save({"weights": weights, "history": done.history}, sys.argv[2])
+# Leave together and in order: gloo's threads abort a process that ends while they still run.
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)
 """
 
 

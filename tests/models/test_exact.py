@@ -240,3 +240,14 @@ def test_each_prompt_is_computed_once() -> None:
     group = Group(list(range(3, 43)), [[1, 2, 3]] * 8)
     assert pack([group], keep_last=True).input_ids.numel() == group.tokens == 40 + 24
     assert pack([group], shared=False, keep_last=True).input_ids.numel() == group.repeated_tokens == 8 * 43
+
+
+def test_a_layout_that_is_gone_is_an_error_not_an_ordinary_mask() -> None:
+    from accordance.core.errors import ModelError
+    from accordance.models import attention
+
+    marker = Layout(pack([Group([5], [[6, 7]])]).segments, torch.device("cpu")).marker()
+    assert attention.find_layout(marker) is not None
+    attention._layouts.pop(marker.shape[-1])
+    with pytest.raises(ModelError, match="layout"):
+        attention.find_layout(marker)

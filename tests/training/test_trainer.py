@@ -416,3 +416,9 @@ def test_judgments_on_several_attributes_are_not_mixed_in_silence(tmp_path: Path
     assert len(run(tmp_path / "c", overall).examples) == 8
     with pytest.raises(DataError, match="nobody judged 'style'"):
         run(tmp_path / "d", two, attribute="style")
+
+
+def test_a_data_seed_of_zero_has_an_effect(tmp_path: Path) -> None:
+    assert logged(run(tmp_path / "a", data_seed=0), "logps/chosen") != logged(
+        run(tmp_path / "b"), "logps/chosen"
+    )

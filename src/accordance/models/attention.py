@@ -58,10 +58,19 @@ class Layout:
 
 
 def find_layout(mask: Tensor | None) -> Layout | None:
-    """The layout that a mask argument names, or None where it is an ordinary mask."""
+    """The layout that a mask argument names, or None where it is an ordinary mask.
+
+    Raises:
+        ModelError: the layout is gone; attending without it would be silently wrong.
+    """
     if mask is None or mask.dtype != torch.uint8 or mask.dim() != 4:
         return None
-    return _layouts.get(mask.shape[-1])
+    if mask.shape[-1] not in _layouts:
+        raise ModelError(
+            f"a backward pass asks for a layout that more than {_KEPT} batches have followed",
+            remedy="call backward before that many further forward passes",
+        )
+    return _layouts[mask.shape[-1]]
 
 
 def attention(

@@ -28,7 +28,13 @@ from accordance.models import (
 )
 from accordance.training.config import TrainingConfig
 from accordance.training.examples import Examples, examples_for
-from accordance.training.trainer import PreferenceTrainer, ReferenceFn, SeededSampler, last_complete_checkpoint
+from accordance.training.trainer import (
+    PreferenceTrainer,
+    ReferenceFn,
+    SeededSampler,
+    last_complete_checkpoint,
+    order_seed,
+)
 
 #: Called with (stage, done, total): what a run is doing and how far it is.
 Progress = Callable[[str, int, int], object]
@@ -47,7 +53,6 @@ class TrainingRun:
         interrupted: whether it was stopped by Ctrl-C; a checkpoint is in the folder.
         reference: where reference log-probabilities came from.
         timings: seconds spent on tokenising, on the reference and on training.
-        start: provider of the log-probabilities of the policy as it was before training, where one was kept.
     """
 
     policy: LocalPolicy
@@ -246,7 +251,7 @@ def _needed(arguments: TrainingArguments, data: Examples) -> list[Any]:
     touched = arguments.max_steps * step if arguments.max_steps > 0 else len(data)
     if touched >= len(data):
         return data.items
-    order = list(SeededSampler(len(data), arguments.data_seed or arguments.seed))
+    order = list(SeededSampler(len(data), order_seed(arguments)))
     return [data.items[index] for index in order[:touched]]
 
 

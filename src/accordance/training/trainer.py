@@ -127,7 +127,7 @@ class PreferenceTrainer(Trainer):
         return whole - sum(example.columns.get("starts", ()))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return SeededSampler(len(self.train_dataset), self.args.data_seed or self.args.seed)  # type: ignore[arg-type]
+        return SeededSampler(len(self.train_dataset), order_seed(self.args))  # type: ignore[arg-type]
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -385,6 +385,11 @@ class SeededSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         yield from torch.randperm(self.size, generator=generator).tolist()
+
+
+def order_seed(args: TrainingArguments) -> int:
+    """The seed of the order of examples: `data_seed`, 0 included, or else `seed`."""
+    return args.seed if args.data_seed is None else args.data_seed
 
 
 def last_complete_checkpoint(folder: str | Path) -> Path | None:

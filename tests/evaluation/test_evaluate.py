@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -338,3 +339,13 @@ def test_odd_text_reaches_the_report_and_the_parquet_file_whole(tmp_path: Path) 
     evaluate(odd, records, reference=odd, scorer={text: Wordcount()}, output_dir=tmp_path)
     assert set(pd.read_parquet(tmp_path / "samples.parquet")["after"]) <= {text, text + " "}
     assert "<script" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_prompts_that_are_answered_without_their_tools_are_said():
+    plain, tooled = (
+        Records.of(replace(pair(f"q{i}", "good answer", "bad answer"), extras=extras) for i in range(4))
+        for extras in ({}, {"tools": [{"name": "search"}]})
+    )
+    reports = [evaluate(AFTER, some, reference=BEFORE, samples=4) for some in (plain, tooled)]
+    said = [any("answered without them" in warning for warning in report.warnings) for report in reports]
+    assert said == [False, True]

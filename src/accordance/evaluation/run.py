@@ -133,6 +133,12 @@ def evaluate(
         exact = temperature == 1 and top_p == 1
         findings.answers(report, answers, verdicts, seed=seed, exact=exact)
         findings.side_by_side(report, answers, verdicts, show=show, seed=seed)
+    bare = sum(bool({"tools", "chat_template_kwargs"} & set(record.extras)) for record in records)
+    if answers is not None and bare:
+        report.warn(
+            f"{bare} of {len(records)} held-out records carry tools or chat_template_kwargs: their prompts were "
+            "answered without them, since Policy.generate takes none. The preference numbers do use them."
+        )
     findings.account(report, records)
     if output_dir is not None:
         folder = Path(output_dir)

@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 from datasets import Dataset, Features, IterableDataset, Value
@@ -19,8 +19,8 @@ from datasets import List as ListOf
 
 from accordance.core.errors import DataError
 
-JudgmentKind = Literal["comparison", "thumb", "rating", "critique", "demonstration", "steps"]
-KINDS: tuple[str, ...] = ("comparison", "thumb", "rating", "critique", "demonstration", "steps")
+JudgmentKind = Literal["comparison", "incomparable", "thumb", "rating", "critique", "demonstration", "steps"]
+KINDS: tuple[str, ...] = get_args(JudgmentKind)
 
 _BLOCK = 256  # records read at once
 
@@ -66,7 +66,8 @@ class Judgment:
     """What one person or model said about one or more responses of a record.
 
     Attributes:
-        kind: ``comparison`` (two or more responses against each other), ``thumb``, ``rating``,
+        kind: ``comparison`` (two or more responses against each other), ``incomparable`` (asked to compare
+            them, the annotator said that they can't be; no values: it is no tie), ``thumb``, ``rating``,
             ``critique``, ``demonstration`` (this is how to answer) or ``steps``.
         responses: the indices judged, in the order in which they were shown.
         values: one number per judged response, **higher is better**; equal numbers in a comparison are a

@@ -64,7 +64,7 @@ def _judgment(row: Row, item: Any, responses: int) -> Judgment:
     if any(not isinstance(i, int) or not 0 <= i < responses for i in judged):
         row.wrong("judgments", list(judged), f"indices of the {responses} responses, from 0")
     values = tuple(row.as_number(value, "judgments") for value in item.get("values") or ())
-    wanted = None if item["kind"] in ("steps", "critique", "demonstration") else len(judged)
+    wanted = None if item["kind"] in ("steps", "critique", "demonstration", "incomparable") else len(judged)
     if wanted is not None and len(values) != wanted:
         row.wrong("judgments", list(values), f"one value per judged response, here {wanted}")
     return Judgment(**{**item, "responses": judged, "values": values})

@@ -7,10 +7,11 @@ one loss per example. Whoever calls it weighs, reduces and logs. No model, data 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from accordance.core.errors import MissingReference
 from accordance.core.record import Message, Record, Records, Response
@@ -24,11 +25,27 @@ class Tokens:
         logp: log-probability of each token under the policy, shape [tokens].
         ref: the same under the reference, shape [tokens], or None.
         row: which response of the bundle's flat list each token belongs to, shape [tokens], ascending.
+        kl: KL(reference || policy) between the two distributions over the vocabulary at each token's place, in
+            nats, shape [tokens], where the objective asks for it.
+        teacher_kl: KL(teacher || policy), likewise.
+        advantage: expectation under the policy of log teacher - log teacher's reference over the vocabulary,
+            likewise.
+        layers: what every layer of the reference makes of each token, the embedding first, shape [tokens,
+            layers + 1, width], where the objective asks for it; no gradient.
     """
 
     logp: Tensor
     row: Tensor
     ref: Tensor | None = None
+    kl: Tensor | None = None
+    teacher_kl: Tensor | None = None
+    advantage: Tensor | None = None
+    layers: Tensor | None = None
+
+    def select(self, index: Tensor, row: Tensor) -> Tokens:
+        """Some of the tokens (indices, or True where kept), under these rows."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "row"}
+        return Tokens(row=row, **{name: None if v is None else v[index] for name, v in values.items()})
 
 
 @dataclass(frozen=True)
@@ -38,9 +55,12 @@ class Bundle:
     Attributes:
         weight: how much each example counts in the batch loss, shape [n], or None for 1.
         extras: further columns by name, each of shape [n], or [n, K] for one value per response of a list.
+        hidden: the policy's last hidden state at the final token of each response, shape [responses, width] in
+            the order of the rows of `Tokens` (0 where a list has no response), where the objective asks for it.
     """
 
     weight: Tensor | None = field(default=None, kw_only=True)
+    hidden: Tensor | None = field(default=None, kw_only=True)
     extras: Mapping[str, Tensor] = field(default_factory=dict, kw_only=True)
 
     kind: ClassVar[str] = ""
@@ -115,8 +135,10 @@ class PairLogps(Bundle):
         tokens = self.tokens
         if tokens is not None:
             order = (tokens.row ^ 1).argsort(stable=True)
-            ref = None if tokens.ref is None else tokens.ref[order]
-            tokens = Tokens(tokens.logp[order], (tokens.row ^ 1)[order], ref)
+            tokens = tokens.select(order, (tokens.row ^ 1)[order])
+        hidden = self.hidden
+        if hidden is not None:
+            hidden = hidden[torch.arange(len(hidden), device=hidden.device) ^ 1]
         return PairLogps(
             self.rejected,
             self.chosen,
@@ -128,6 +150,7 @@ class PairLogps(Bundle):
             tokens=tokens,
             weight=self.weight,
             extras=self.extras,
+            hidden=hidden,
         )
 
 
@@ -204,8 +227,23 @@ class Arranged:
 Arrange = Callable[[Records, str | None, int], Iterable[Arranged]]
 
 
+class Auxiliary(nn.Module):
+    """Trainable parts of a loss (a head, a mask network) beside the policy; empty until `attach` makes them.
+
+    The trainer attaches it to a model, trains it with the policy and keeps it in checkpoints; it is no part of
+    the policy that is saved.
+    """
+
+    def attach(self, width: int, layers: int) -> None:
+        """Make the parameters for hidden states of that width, and so many layers (the embedding not counted)."""
+        raise NotImplementedError
+
+
 B = TypeVar("B", bound=Bundle)
 Unit = Literal["examples", "tokens"]
+
+#: Comparisons of whole distributions over the vocabulary that an objective may ask for; fields of `Tokens`.
+Whole = Literal["kl", "teacher_kl", "advantage"]
 
 
 @dataclass(frozen=True)
@@ -233,6 +271,18 @@ class Objective(Generic[B]):
             pairs, shape [n] for unary, shape [n, K] for lists; None where the loss implies none.
         state: running values that belong to the loss (BCO's shift), saved with checkpoints; empty for most.
             They change in place; restore them with ``state[name].copy_(saved)``.
+        advantages: what each response of some rollouts is worth, shape [n, K], where that takes statistics over a
+            whole batch: who samples then computes it once, for all that one update is made of, from a bundle with
+            `old` in the place of `logp`, and hands it back in the extra ``advantages``. None where each list
+            stands for itself.
+        whole: which comparisons of whole distributions it reads off the tokens. ``kl`` takes a live reference;
+            ``teacher_kl`` a teacher, ``advantage`` a teacher and its reference.
+        hidden: whether it needs the policy's hidden state at the end of each response.
+        layers: whether it needs the reference's hidden states of all layers.
+        module: its trainable parts, or None.
+        own_answers: whether rejected answers are replaced by the policy's own, sampled before training.
+        pairs: where examples hold more than a pair: from the bundle to the pairs that metrics (and `rewards`) are
+            about.
     """
 
     name: str
@@ -249,6 +299,13 @@ class Objective(Generic[B]):
     unit: Unit = "examples"
     rewards: Callable[[B], Any] | None = None
     state: dict[str, Tensor] = field(default_factory=dict)
+    advantages: Callable[[Any], Tensor] | None = None
+    whole: tuple[Whole, ...] = ()
+    hidden: bool = False
+    layers: bool = False
+    module: Auxiliary | None = None
+    own_answers: bool = False
+    pairs: Callable[[B], PairLogps] | None = None
 
     def __call__(self, bundle: B) -> Tensor:
         """One loss per example, shape [n].

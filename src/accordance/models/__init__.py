@@ -5,23 +5,32 @@ architecture needs nothing here: whether it can share prompts is measured when i
 """
 
 from accordance.models.api import InspectPolicy
+from accordance.models.distributions import Compared, HeadTable, Table, TopTable
 from accordance.models.encoding import Encoder, fit
 from accordance.models.engine import Engine, GroupLogps, naive_logps
 from accordance.models.packing import Group, Packed, batches, pack
 from accordance.models.policy import LocalPolicy, load_policy, logprobs
-from accordance.models.reference import CachedReference, Reference, ReferenceLogps, weights_hash
+from accordance.models.reference import CachedReference, CopiedReference, Reference, ReferenceLogps, weights_hash
+from accordance.models.teacher import StoredTeacher, Teacher
 
 __all__ = [
     "CachedReference",
+    "Compared",
+    "CopiedReference",
     "Encoder",
     "Engine",
     "Group",
     "GroupLogps",
+    "HeadTable",
     "InspectPolicy",
     "LocalPolicy",
     "Packed",
     "Reference",
     "ReferenceLogps",
+    "StoredTeacher",
+    "Table",
+    "Teacher",
+    "TopTable",
     "batches",
     "fit",
     "load_policy",

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from accordance.core.errors import ModelError
 from accordance.models import attention
 from accordance.models.attention import Layout
+from accordance.models.distributions import Compared, HeadTable, compared_logps
 from accordance.models.head import ScoreTransform, label_logps
 from accordance.models.packing import Group, Packed, pack
 
@@ -44,6 +45,10 @@ class GroupLogps:
         row: which response each token belongs to, shape [tokens], ascending.
         entropy: entropy of each token's distribution, shape [tokens], where asked for.
         hidden: last hidden state at the end of each response, shape [responses, width], where asked for.
+        kl, teacher_kl, advantage: what `Compared` asks for, shape [tokens] each.
+        table: this model's distributions at the labels, without gradient, where asked for.
+        layers: every layer's hidden state *at* each token (not before it), the embedding first, shape [tokens,
+            layers + 1, width], where asked for; without gradient.
     """
 
     logp: Tensor
@@ -53,6 +58,11 @@ class GroupLogps:
     row: Tensor
     entropy: Tensor | None = None
     hidden: Tensor | None = None
+    kl: Tensor | None = None
+    teacher_kl: Tensor | None = None
+    advantage: Tensor | None = None
+    table: HeadTable | None = None
+    layers: Tensor | None = None
 
 
 class Engine:
@@ -142,6 +152,9 @@ class Engine:
         model: nn.Module | None = None,
         hidden: bool = False,
         entropy: bool = False,
+        compared: Compared | None = None,
+        table: bool = False,
+        layers: bool = False,
     ) -> GroupLogps:
         """Log-probabilities of every response.
 
@@ -150,8 +163,11 @@ class Engine:
             model: the wrapped model to call (what Accelerate returned); by default the one given first.
             hidden: whether to return the hidden state at the end of each response.
             entropy: whether to return the entropy of each token's distribution.
+            compared: other models' distributions to compare each token's with.
+            table: whether to return this model's own, for such comparisons.
+            layers: whether to return the hidden states of all layers.
         """
-        packed = groups if isinstance(groups, Packed) else self.pack(groups, hidden=hidden)
+        packed = groups if isinstance(groups, Packed) else self.pack(groups, hidden=hidden or layers)
         packed = packed.to(self.device)
         call: dict[str, Any] = {
             "input_ids": packed.input_ids,
@@ -162,8 +178,12 @@ class Engine:
                 "last": packed.last if hidden else None,
                 "entropy": entropy,
                 "transform": self.transform,
+                "compared": compared,
+                "states": table,
             },
         }
+        if layers:
+            call["output_hidden_states"] = True
         if packed.segments:
             call["attention_mask"] = Layout(packed.segments, packed.input_ids.device).marker()
             call["position_ids"] = packed.position_ids
@@ -178,9 +198,21 @@ class Engine:
             group=packed.group,
             tokens=tokens,
             row=packed.row,
-            entropy=out.get("entropy"),
+            entropy=out.get("entropy") if entropy else None,
             hidden=out.get("hidden"),
+            kl=out.get("kl"),
+            teacher_kl=out.get("teacher_kl"),
+            advantage=out.get("advantage"),
+            table=HeadTable(out["states"], self._own_head(), self.transform) if table else None,
+            layers=_at_tokens(out["layers"], packed) if layers else None,
         )
+
+    def _own_head(self) -> nn.Module:
+        """The head as the call just made saw it: without its adapter, where that is switched off."""
+        head = self.bare.get_output_embeddings()
+        if getattr(head, "disable_adapters", False):
+            return getattr(head, "base_layer", getattr(head, "original_module", head))
+        return head
 
     @torch.no_grad()
     def check(self, groups: Sequence[Group], *, most: int = 4) -> float:
@@ -250,6 +282,16 @@ def unwrap(model: nn.Module) -> Any:
             return inner
 
 
+def _at_tokens(states: Sequence[Tensor], packed: Packed) -> Tensor:
+    """Hidden states of every layer at the labels' own positions, shape [labels, layers + 1, width]."""
+    # A label's own position is where the next label is predicted; the last label's is the end of its response.
+    own = packed.source.roll(-1)
+    ends = packed.lengths.cumsum(0) - 1
+    there = packed.lengths > 0
+    own[ends[there]] = packed.last[there]
+    return torch.stack([state.detach().flatten(0, 1)[own] for state in states], dim=1)
+
+
 def _draw(vocabulary: int, size: int, generator: torch.Generator) -> list[int]:
     return torch.randint(vocabulary, (size,), generator=generator).tolist()
 
@@ -280,31 +322,40 @@ def _with_labels(
     last: Tensor | None,
     entropy: bool,
     transform: ScoreTransform,
-) -> dict[str, Tensor]:
+    compared: Compared | None = None,
+    states: bool = False,
+) -> dict[str, Any]:
     """The ordinary forward with the head held back: it takes label positions and yields log-probabilities."""
     head = model.get_output_embeddings()
-    out: dict[str, Tensor] = {}
+    out: dict[str, Any] = {}
     probe = torch.linspace(-60.0, 60.0, 8)
 
     def held_back(hidden: Tensor) -> Tensor:
         flat = hidden.reshape(-1, hidden.shape[-1])
         del head.forward  # inside, the head is itself again
         try:
-            logps, spread = label_logps(flat[source], labels, head, transform, entropy=entropy)
+            if compared is not None:
+                out.update(compared_logps(flat[source], labels, head, transform, compared))
+            else:
+                out["logps"], spread = label_logps(flat[source], labels, head, transform, entropy=entropy)
+                if spread is not None:
+                    out["entropy"] = spread
         finally:
             head.forward = held_back
-        out["logps"] = logps
-        if spread is not None:
-            out["entropy"] = spread
+        if states:
+            out["states"] = flat[source].detach()
         if last is not None:
             out["hidden"] = flat[last]
         return probe.to(hidden.device).view(1, 1, -1)
 
     head.forward = held_back
     try:
-        after = ordinary(**kwargs).logits
+        returned = ordinary(**kwargs)
+        after = returned.logits
     finally:
         head.__dict__.pop("forward", None)
+    if kwargs.get("output_hidden_states"):
+        out["layers"] = returned.hidden_states
     expected = transform.apply(probe)
     if not torch.allclose(after.detach().float().cpu().view(-1), expected, rtol=1e-2, atol=1e-2):
         raise ModelError(

@@ -67,7 +67,7 @@ def label_logps(
         None.
     """
     if len(labels) == 0:
-        empty = hidden.sum(dtype=_wide(hidden.dtype)) * 0
+        empty = hidden.sum(dtype=wide_type(hidden.dtype)) * 0
         return empty.expand(0), empty.detach().expand(0) if entropy else None
     if _plain(head):
         logps, entropies = _LinearLogps.apply(hidden, head.weight, head.bias, labels, transform, entropy)
@@ -85,7 +85,8 @@ def _plain(head: nn.Module) -> bool:
     )
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
+def wide_type(dtype: torch.dtype) -> torch.dtype:
+    """The type in which log-probabilities are kept."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -99,7 +100,7 @@ def _called(
     """The general way: call the head chunk by chunk under activation checkpointing."""
 
     def one(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        scores = transform.apply(head(states).to(_wide(states.dtype)))
+        scores = transform.apply(head(states).to(wide_type(states.dtype)))
         logps = torch.log_softmax(scores, dim=-1)
         picked = logps.gather(1, targets[:, None]).squeeze(1)
         spread = -(logps.exp() * logps).sum(-1).detach() if entropy else picked.detach()
@@ -126,7 +127,7 @@ class _LinearLogps(torch.autograd.Function):
         transform: ScoreTransform,
         entropy: bool,
     ) -> tuple[Tensor, Tensor]:
-        wide = _wide(hidden.dtype)
+        wide = wide_type(hidden.dtype)
         kind = hidden.device.type
         low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         hidden, weight = hidden.to(low), weight.to(low)
@@ -136,7 +137,7 @@ class _LinearLogps(torch.autograd.Function):
         spread = torch.empty_like(logps) if entropy else logps.new_empty(0)
         kept: list[Tensor] = []
         budget = KEEP_BYTES if ctx.keep else 0
-        for at in _chunks(len(labels), len(weight)):
+        for at in chunks(len(labels), len(weight)):
             scores = _scores(hidden[at], weight, bias, transform, wide)
             total[at] = torch.logsumexp(scores, dim=-1)
             logps[at] = scores.gather(1, labels[at, None]).squeeze(1) - total[at]
@@ -159,7 +160,7 @@ class _LinearLogps(torch.autograd.Function):
         g_hidden = torch.empty_like(hidden) if need_hidden else None
         g_weight = torch.zeros(weight.shape, dtype=ctx.wide, device=weight.device) if need_weight else None
         g_bias = torch.zeros(len(weight), dtype=ctx.wide, device=weight.device) if need_bias else None
-        for number, at in enumerate(_chunks(len(labels), len(weight))):
+        for number, at in enumerate(chunks(len(labels), len(weight))):
             # Kept scores are spent in place; a second backward pass (retain_graph) computes them anew.
             scores = ctx.kept[number] if number < len(ctx.kept) else None
             if scores is None:
@@ -194,7 +195,8 @@ class _LinearLogps(torch.autograd.Function):
         )
 
 
-def _chunks(labels: int, vocabulary: int) -> list[slice]:
+def chunks(labels: int, vocabulary: int) -> list[slice]:
+    """Label positions in pieces whose scores over the vocabulary fit into one chunk."""
     size = _rows(vocabulary)
     return [slice(start, min(start + size, labels)) for start in range(0, labels, size)]
 

@@ -12,14 +12,17 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from accordance.models.engine import Engine
+from accordance.models.distributions import HeadTable
+from accordance.models.engine import Engine, unwrap
 from accordance.models.packing import Group, batches
 
 
@@ -30,10 +33,14 @@ class ReferenceLogps:
     Attributes:
         logp: summed over tokens, shape [responses].
         tokens: per token, shape [tokens].
+        table: its whole distributions at the tokens, where asked for.
+        layers: its hidden states of all layers at the tokens, where asked for; see `GroupLogps`.
     """
 
     logp: Tensor
     tokens: Tensor
+    table: HeadTable | None = None
+    layers: Tensor | None = None
 
 
 class Reference:
@@ -43,6 +50,10 @@ class Reference:
         engine: the reference model's engine.
         context: what to be in while it is called; switching an adapter off, for instance.
         max_tokens: positions per forward pass.
+
+    Attributes:
+        table: whether it returns whole distributions as well.
+        layers: whether it returns the hidden states of all layers as well.
     """
 
     def __init__(
@@ -53,22 +64,56 @@ class Reference:
         max_tokens: int = 16_384,
     ) -> None:
         self.engine, self.context, self.max_tokens = engine, context, max_tokens
+        self.table = self.layers = False
 
     @torch.no_grad()
     def __call__(self, groups: Sequence[Group]) -> ReferenceLogps:
         """Log-probabilities of every response of the groups."""
         training = self.engine.bare.training
         self.engine.bare.eval()
-        sums, tokens = [], []
+        found = []
         try:
             with self.context():
                 for batch in batches(groups, self.max_tokens, shared=self.engine.shared):
-                    out = self.engine(batch)
-                    sums.append(out.logp)
-                    tokens.append(out.tokens)
+                    found.append(self.engine(batch, table=self.table, layers=self.layers))
         finally:
             self.engine.bare.train(training)
-        return ReferenceLogps(torch.cat(sums), torch.cat(tokens))
+        tables = [out.table for out in found if out.table is not None]
+        return ReferenceLogps(
+            torch.cat([out.logp for out in found]),
+            torch.cat([out.tokens for out in found]),
+            replace(tables[0], states=torch.cat([table.states for table in tables])) if tables else None,
+            torch.cat([out.layers for out in found if out.layers is not None]) if self.layers else None,
+        )
+
+
+class CopiedReference(Reference):
+    """A reference that is a copy of a model as it is now, and can be brought up to it later.
+
+    Args:
+        engine: of the model to copy.
+        max_tokens: positions per forward pass.
+    """
+
+    def __init__(self, engine: Engine, *, max_tokens: int = 16_384) -> None:
+        copy: Any = deepcopy(engine.model)
+        bare = unwrap(copy)
+        bare.__dict__.pop("forward", None)  # taught to the original alone
+        bare._accordance_patched = False
+        copy.requires_grad_(False).eval()
+        super().__init__(Engine(copy, shared=engine.shared), max_tokens=max_tokens)
+
+    def sync(self, model: nn.Module) -> None:
+        """Take the weights of the model as they are now."""
+        self.engine.model.load_state_dict(model.state_dict())
+
+    def state(self) -> dict[str, Tensor]:
+        """The weights, for a checkpoint."""
+        return dict(self.engine.model.state_dict())
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take the weights of a checkpoint."""
+        self.engine.model.load_state_dict(state)
 
 
 class CachedReference:
@@ -94,11 +139,11 @@ class CachedReference:
 
     def __call__(self, groups: Sequence[Group]) -> ReferenceLogps:
         """Log-probabilities of every response of the groups, on the CPU; missing ones are computed and kept."""
-        found = self._look_up([key for group in groups for key in _keys(group)])
-        missing = [group for group in groups if not all(key in found for key in _keys(group))]
+        found = self._look_up([key for group in groups for key in group_keys(group)])
+        missing = [group for group in groups if not all(key in found for key in group_keys(group))]
         if missing:
             found |= self._compute(missing)
-        rows = [found[key] for group in groups for key in _keys(group)]
+        rows = [found[key] for group in groups for key in group_keys(group)]
         tokens = np.concatenate([np.frombuffer(blob, dtype=np.float32) for _, blob in rows])
         return ReferenceLogps(torch.tensor([total for total, _ in rows]), torch.from_numpy(tokens.copy()))
 
@@ -133,7 +178,7 @@ class CachedReference:
         sizes = [len(r) if g.prompt else len(r) - 1 for g in groups for r in g.responses]
         values = np.split(out.tokens.float().cpu().numpy(), np.cumsum(sizes)[:-1])
         totals = out.logp.double().cpu().tolist()
-        keys = [key for group in groups for key in _keys(group)]
+        keys = [key for group in groups for key in group_keys(group)]
         fresh = {key: (total, value.tobytes()) for key, total, value in zip(keys, totals, values)}
         with self._db:
             self._db.executemany(
@@ -143,7 +188,8 @@ class CachedReference:
         return fresh
 
 
-def _keys(group: Group) -> Iterator[bytes]:
+def group_keys(group: Group) -> Iterator[bytes]:
+    """A key for each response of a group: a hash of the tokens of prompt and response."""
     prompt = np.asarray(group.prompt, dtype=np.int32).tobytes()
     for response in group.responses:
         digest = hashlib.blake2b(len(prompt).to_bytes(8, "big") + prompt, digest_size=16)

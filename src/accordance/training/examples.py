@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from accordance.core import views
 from accordance.core.errors import ConfigError, DataError
-from accordance.core.objective import ListLogps, Objective, PairLogps, Slot, Tokens, UnaryLogps
+from accordance.core.objective import ListLogps, Objective, PairLogps, Slot, Tokens, UnaryLogps, Whole
 from accordance.core.record import Account, Record, Records, Response
 from accordance.models import Encoder, Group, GroupLogps, ReferenceLogps, fit
 
@@ -30,11 +30,16 @@ class Example:
             the objective asks for in its `columns`, and `starts` where responses have prompts of their own: how
             many labels at the beginning of each response belong to its prompt.
         origin: file and row of its record.
+        sampled: log-probability of each token of the responses when it was sampled, shape [tokens], for what a
+            policy wrote while it trained.
+        reference: the same under the reference, shape [tokens], where it is known already.
     """
 
     group: Group
     columns: dict[str, Any]
     origin: str = ""
+    sampled: Tensor | None = None
+    reference: Tensor | None = None
 
 
 @dataclass
@@ -303,6 +308,7 @@ def bundle_for(
     logps: GroupLogps,
     reference: ReferenceLogps | None,
     columns: dict[str, Tensor],
+    sampled: Tensor | None = None,
 ) -> Any:
     """The bundle of log-probabilities that an objective takes, for one batch.
 
@@ -311,6 +317,7 @@ def bundle_for(
         logps: what the engine returned, responses in the order of the examples' groups.
         reference: the same responses under the reference, or None.
         columns: per-example columns, each of shape [n] (`scores`: [n, K] with NaN where there is no response).
+        sampled: log-probability of each token when it was sampled, shape [tokens], or None.
     """
     if "starts" in columns:
         columns = dict(columns)
@@ -319,9 +326,11 @@ def bundle_for(
     tokens = None
     if objective.tokens:
         ref_tokens = None if reference is None else reference.tokens.to(logps.tokens)
-        tokens = Tokens(logps.tokens, logps.row, ref_tokens)
+        layers = None if reference is None or reference.layers is None else reference.layers.to(logps.tokens)
+        compared = {name: getattr(logps, name) for name in get_args(Whole)}
+        tokens = Tokens(logps.tokens, logps.row, ref_tokens, **compared, layers=layers)
     rest = {name: value for name, value in columns.items() if name not in ("gap", "label", "scores", "weight")}
-    shared = {"weight": columns.get("weight"), "extras": rest}
+    shared = {"weight": columns.get("weight"), "extras": rest, "hidden": logps.hidden}
     if objective.bundle.kind == "pair":
         first, second = slice(0, None, 2), slice(1, None, 2)
         return PairLogps(
@@ -340,7 +349,9 @@ def bundle_for(
         other = slice(1, None, 2)
         mismatched = objective.mismatched
         if tokens is not None and mismatched:
-            tokens = _own_tokens(tokens)
+            tokens = tokens.select(tokens.row % 2 == 0, tokens.row[tokens.row % 2 == 0] // 2)
+        if logps.hidden is not None:
+            shared["hidden"] = logps.hidden[own]
         return UnaryLogps(
             logps.logp[own],
             logps.lengths[own],
@@ -351,7 +362,7 @@ def bundle_for(
             tokens=tokens,
             **shared,
         )
-    return _list_bundle(logps, ref, tokens, columns, shared)
+    return _list_bundle(logps, ref, tokens, columns, shared, sampled)
 
 
 def _after_starts(
@@ -367,16 +378,15 @@ def _after_starts(
     def trimmed(values: Any) -> Any:
         tokens = values.tokens.to(logps.tokens)[keep]
         sums = torch.zeros_like(logps.logp).index_add(0, row, tokens)
-        return replace(values, tokens=tokens, logp=sums)
+        others = {
+            name: found.to(keep.device)[keep]
+            for name in (*get_args(Whole), "entropy", "layers")
+            if (found := getattr(values, name, None)) is not None
+        }
+        return replace(values, tokens=tokens, logp=sums, **others)
 
     own = replace(trimmed(logps), row=row, lengths=torch.bincount(row, minlength=len(logps.lengths)))
     return own, None if reference is None else trimmed(reference)
-
-
-def _own_tokens(tokens: Tokens) -> Tokens:
-    keep = tokens.row % 2 == 0
-    ref = None if tokens.ref is None else tokens.ref[keep]
-    return Tokens(tokens.logp[keep], tokens.row[keep] // 2, ref)
 
 
 def _list_bundle(
@@ -385,6 +395,7 @@ def _list_bundle(
     tokens: Tokens | None,
     columns: dict[str, Tensor],
     shared: dict[str, Any],
+    sampled: Tensor | None,
 ) -> ListLogps:
     sizes = torch.bincount(logps.group)
     n, width = len(sizes), int(sizes.max())
@@ -397,13 +408,22 @@ def _list_bundle(
         return empty.scatter(0, flat, values).view(n, width)
 
     if tokens is not None:
-        tokens = Tokens(tokens.logp, flat[tokens.row], tokens.ref)
+        tokens = replace(tokens, row=flat[tokens.row])
+    if logps.hidden is not None:
+        empty = logps.hidden.new_zeros(n * width, logps.hidden.shape[1])
+        shared = shared | {"hidden": empty.index_copy(0, flat, logps.hidden)}
+    old = None
+    if sampled is not None:
+        sampled = sampled.to(logps.tokens)
+        old = grid(torch.zeros_like(logps.logp).index_add(0, logps.row, sampled), 0.0)
     return ListLogps(
         grid(logps.logp, 0.0),
         grid(logps.lengths, 1),
         grid(torch.ones_like(logps.lengths), 0).bool(),
         columns.get("scores"),
         None if ref is None else grid(ref, 0.0),
+        old,
         tokens=tokens,
+        old_tokens=sampled if tokens is not None else None,
         **shared,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,16 @@ from transformers import Trainer, TrainingArguments
 from accordance.balancing import GradientBalancer, GradientSet
 from accordance.core.errors import ConfigError, TrainingError
 from accordance.core.objective import Objective
-from accordance.models import Group, LocalPolicy, ReferenceLogps, batches
+from accordance.models import Compared, Group, LocalPolicy, ReferenceLogps, Table, batches
 from accordance.objectives import across_workers, parts_of
+from accordance.training.auxiliary import AuxiliaryParts, trained_parameters
 from accordance.training.examples import Example, Examples, bundle_for
 
 #: Written into a checkpoint's folder when everything else in it is there.
 COMPLETE = "complete"
 
 ReferenceFn = Callable[[Sequence[Group]], ReferenceLogps]
+TeacherFn = Callable[[Sequence[Group]], Sequence[Table]]
 
 
 class PreferenceTrainer(Trainer):
@@ -42,6 +44,9 @@ class PreferenceTrainer(Trainer):
         train: examples to learn from.
         held_out: examples to report the loss and metrics on, or None.
         reference: gives reference log-probabilities for groups; None where the objective needs none.
+        teacher: gives a teacher's distributions for groups, and those of its reference where the objective reads
+            advantages; None where the objective needs none.
+        auxiliary_rate: learning rate of the objective's own trainable parts.
         balancer: puts the gradients of a sum's members together; None adds them up, in one backward pass.
         max_tokens: positions per forward pass; a larger batch is cut into several, with the same gradient for
             objectives that treat examples one by one.
@@ -65,6 +70,8 @@ class PreferenceTrainer(Trainer):
         held_out: Examples | None = None,
         *,
         reference: ReferenceFn | None = None,
+        teacher: TeacherFn | None = None,
+        auxiliary_rate: float = 1e-3,
         balancer: GradientBalancer | None = None,
         max_tokens: int = 32_768,
         check: bool = True,
@@ -74,7 +81,7 @@ class PreferenceTrainer(Trainer):
     ) -> None:
         self.policy, self.objective, self.reference = policy, objective, reference
         self.max_tokens, self.check, self.starts_at_reference = max_tokens, check, starts_at_reference
-        self.card = card
+        self.card, self.teacher, self.auxiliary_rate = card, teacher, auxiliary_rate
         self._sums: dict[str, dict[str, list[Any]]] = {
             "train": defaultdict(lambda: [0.0, 0]),
             "eval": defaultdict(lambda: [0.0, 0]),
@@ -91,6 +98,9 @@ class PreferenceTrainer(Trainer):
         )
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
+        self._auxiliary = (
+            AuxiliaryParts(objective, policy, args.seed, args.device) if objective.module is not None else None
+        )
         self._members = _Members(policy.model, objective, balancer) if balancer is not None else None
         if balancer is not None and self.accelerator.num_processes > 1:
             raise ConfigError(
@@ -111,9 +121,11 @@ class PreferenceTrainer(Trainer):
             start += len(chunk)
             parts.append(
                 {
-                    "packed": self.policy.engine.pack(chunk),
-                    "columns": _columns(some),
+                    "packed": self.policy.engine.pack(chunk, hidden=self.objective.hidden),
+                    "columns": columns_of(some),
                     "origins": [example.origin for example in some],
+                    "sampled": _joined(example.sampled for example in some),
+                    "reference": _joined(example.reference for example in some),
                 }
             )
         return {"units": torch.tensor([self._units(example) for example in examples]), "parts": parts}
@@ -182,10 +194,18 @@ class PreferenceTrainer(Trainer):
         if self.check and model.training and self.state.global_step == 0:
             self.policy.engine.check(packed.groups)
         wants_entropy = model.training and self._logs_next()
-        logps = self.policy.engine(packed, model=model, entropy=wants_entropy)
-        reference = None if self.reference is None else self.reference(packed.groups)
+        reference = self._reference_of(part)
+        logps = self.policy.engine(
+            packed,
+            model=model,
+            entropy=wants_entropy,
+            hidden=self.objective.hidden,
+            compared=self._compared(packed.groups, reference),
+        )
+        if self._auxiliary is not None:
+            self._auxiliary.module.train(model.training)
         columns = {name: value.to(logps.logp.device) for name, value in part["columns"].items()}
-        bundle = bundle_for(self.objective, logps, reference, columns)
+        bundle = bundle_for(self.objective, logps, reference, columns, part["sampled"])
         if self.check and model.training and self.state.global_step == 0:
             self._check_reference(logps.logp, reference)
             self.check = False
@@ -203,6 +223,33 @@ class PreferenceTrainer(Trainer):
             if balanced is not None:
                 balanced.losses = balanced.losses / num_items_in_batch
         return (loss, {"losses": losses.detach()}) if return_outputs else loss
+
+    def _reference_of(self, part: dict[str, Any]) -> ReferenceLogps | None:
+        """Reference log-probabilities of one part: those that came with its examples, or the provider's."""
+        if part["reference"] is None or self.objective.layers or "kl" in self.objective.whole:
+            return None if self.reference is None else self.reference(part["packed"].groups)
+        sizes = [len(r) - (not g.prompt) for g in part["packed"].groups for r in g.responses]
+        tokens = part["reference"]
+        return ReferenceLogps(torch.stack([some.sum() for some in tokens.split(sizes)]), tokens)
+
+    def _compared(self, groups: Sequence[Group], reference: ReferenceLogps | None) -> Compared | None:
+        """What the objective wants whole distributions compared with; None where it wants nothing."""
+        whole = self.objective.whole
+        if not whole:
+            return None
+        tables = self.teacher(groups) if self.teacher is not None else ()
+        return Compared(
+            kl=reference.table if reference is not None and "kl" in whole else None,
+            teacher_kl=tables[0] if "teacher_kl" in whole else None,
+            advantage=(tables[0], tables[1]) if "advantage" in whole else None,
+        )
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """The optimiser of the policy, and of the objective's own trainable parts."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if self._auxiliary is not None:
+            self._auxiliary.join(optimizer, self.auxiliary_rate, self.args.weight_decay, self.accelerator)
+        return optimizer
 
     def _losses(self, bundle: Any) -> Tensor:
         """One loss per example; statistics over the batch (KTO's KL, BCO's shift) are over all processes."""
@@ -270,6 +317,8 @@ class PreferenceTrainer(Trainer):
             add("entropy", logps.entropy)
         if kind == "train":
             self._seen_tokens += len(logps.tokens)
+        if self.objective.pairs is not None:
+            bundle = self.objective.pairs(bundle)
         rewards = self.objective.rewards(bundle) if self.objective.rewards is not None else None
         if bundle.kind == "pair":
             add("logps/chosen", bundle.chosen)
@@ -326,6 +375,8 @@ class PreferenceTrainer(Trainer):
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save and folder.exists():
             extra = {"objective": dict(self.objective.state), "seen_tokens": self._seen_tokens}
+            if self._auxiliary is not None:
+                extra["auxiliary"] = self._auxiliary.state()
             torch.save(extra, folder / "accordance.pt")
             (folder / COMPLETE).touch()
             os.sync()
@@ -338,6 +389,8 @@ class PreferenceTrainer(Trainer):
             for name, value in extra["objective"].items():
                 self.objective.state[name].copy_(value)
             self._seen_tokens = extra["seen_tokens"]
+            if self._auxiliary is not None:
+                self._auxiliary.restore(extra["auxiliary"])
         self.check = False  # the policy has left its reference
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
@@ -358,7 +411,7 @@ class _Members:
         self.parts, self.balancer = parts_of(objective), balancer
         self.names = [part.name for part, _ in self.parts]
         self.weights = torch.tensor([weight for _, weight in self.parts])
-        self.gradients = GradientSet(model.parameters(), self.weights)
+        self.gradients = GradientSet(trained_parameters(model, objective), self.weights)
         self.losses = torch.zeros(len(self.parts))
 
     def __call__(self, bundle: Any) -> Tensor:
@@ -398,7 +451,14 @@ def last_complete_checkpoint(folder: str | Path) -> Path | None:
     return max(done, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
-def _columns(examples: Sequence[Example]) -> dict[str, Tensor]:
+def _joined(values: Iterable[Tensor | None]) -> Tensor | None:
+    """One value per token of some examples, end to end; None where they carry none."""
+    there = [value for value in values if value is not None]
+    return torch.cat(there) if there else None
+
+
+def columns_of(examples: Sequence[Example]) -> dict[str, Tensor]:
+    """The columns of some examples as tensors; lists of values are padded with NaN."""
     columns: dict[str, Tensor] = {}
     for name in examples[0].columns:
         values = [example.columns[name] for example in examples]

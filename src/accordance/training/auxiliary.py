@@ -1,0 +1,68 @@
+"""Trainable parts of an objective (a head, a mask network), trained with the policy and kept in checkpoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from accordance.core.objective import Objective
+from accordance.models import LocalPolicy
+
+
+class AuxiliaryParts:
+    """The module of an objective in a training run.
+
+    Args:
+        objective: one with a module; it is given its parameters here.
+        policy: what the module reads hidden states of.
+        seed: of the initial values; the run's own random numbers are left alone.
+        device: where it goes.
+    """
+
+    def __init__(self, objective: Objective[Any], policy: LocalPolicy, seed: int, device: torch.device) -> None:
+        assert objective.module is not None
+        self.module = objective.module
+        bare = policy.engine.bare
+        text = bare.config.get_text_config() if hasattr(bare.config, "get_text_config") else bare.config
+        head = bare.get_output_embeddings()
+        width = text.hidden_size if objective.layers else int(head.weight.shape[1])
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.module.attach(width, int(text.num_hidden_layers))
+        self.module.to(device)
+
+    def join(
+        self, optimizer: torch.optim.Optimizer, rate: float, weight_decay: float, accelerator: Any
+    ) -> None:
+        """Let the optimiser move the module too, in a group of its own.
+
+        Gradients are averaged over processes (nothing else does it: the module is outside what is wrapped), are not
+        clipped, and are cleared after each step.
+        """
+        parameters = list(self.module.parameters())
+        optimizer.add_param_group({"params": parameters, "lr": rate, "weight_decay": weight_decay})
+
+        def before(*_: Any) -> None:
+            if accelerator.num_processes > 1:
+                for parameter in parameters:
+                    if parameter.grad is None:
+                        parameter.grad = torch.zeros_like(parameter)
+                    parameter.grad = accelerator.reduce(parameter.grad, "mean")
+
+        optimizer.register_step_pre_hook(before)
+        optimizer.register_step_post_hook(lambda *_: self.module.zero_grad())
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps."""
+        return {name: value.detach().cpu() for name, value in self.module.state_dict().items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """What a checkpoint kept."""
+        self.module.load_state_dict(state)
+
+
+def trained_parameters(model: nn.Module, objective: Objective[Any]) -> list[nn.Parameter]:
+    """What a step moves: the model's trainable parameters and those of the objective's module."""
+    return [*model.parameters(), *(objective.module.parameters() if objective.module is not None else ())]

@@ -1,0 +1,55 @@
+"""Records -> Records: select, weigh, route, relabel, balance and order feedback, with an account of every row.
+
+A `Pipeline` of steps goes over Records and returns `Curated`: new Records, and what was done to which row and
+why, from which `undo()` gives back the input. To add a step, write a `Step` and register it with `@step("name")`.
+"""
+
+from accordance.curation.curry import Curriculum, CurryPairs, curry_pairs, pairs_from_ranking, stages
+from accordance.curation.pipeline import Pipeline, Plan, Step, Tools, make_step, step, step_kinds
+from accordance.curation.pipeline_account import Curated, Done, Touch
+from accordance.curation.pipeline_files import (
+    read_pipeline,
+    save_curated,
+    save_pipeline,
+    set_aside,
+    undo_folder,
+)
+from accordance.curation.pipeline_measures import MEASURES, measure
+from accordance.curation.steps_balance import Balance, LengthBalance
+from accordance.curation.steps_clean import DropCycles, DropDuplicates, DropTies, LimitLength
+from accordance.curation.steps_people import Agree, DropDisputed, Relabel, WeighAnnotators
+
+__all__ = [
+    "MEASURES",
+    "Agree",
+    "Balance",
+    "Curated",
+    "Curriculum",
+    "CurryPairs",
+    "Done",
+    "DropCycles",
+    "DropDisputed",
+    "DropDuplicates",
+    "DropTies",
+    "LengthBalance",
+    "LimitLength",
+    "Pipeline",
+    "Plan",
+    "Relabel",
+    "Step",
+    "Tools",
+    "Touch",
+    "WeighAnnotators",
+    "curry_pairs",
+    "make_step",
+    "measure",
+    "pairs_from_ranking",
+    "read_pipeline",
+    "save_curated",
+    "save_pipeline",
+    "set_aside",
+    "stages",
+    "step",
+    "step_kinds",
+    "undo_folder",
+]

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from accordance.core.asking import PartlyAnswered
 from accordance.core.errors import MissingExtra, ModelError
 from accordance.core.policy import Completion, Prompt
 from accordance.core.record import as_prompt
@@ -49,6 +50,9 @@ class InspectPolicy:
             self.model = model
         self.name = name or str(self.model)
         self.connections = connections
+        told = {key: value for key, value in sorted(options.items()) if key != "api_key"}
+        #: What tells the model from others, for caches of answers: its full name and how it is reached.
+        self.identity = f"{self.model} {told}" if told else str(self.model)
 
     def generate(
         self,
@@ -65,20 +69,36 @@ class InspectPolicy:
         The seed is passed on (one per response); whether it is honoured is the provider's affair.
 
         Raises:
-            ModelError: the provider answered with an error.
+            PartlyAnswered: the provider failed; the error holds the answers to the prompts that got theirs.
         """
 
-        async def everything() -> list[Completion]:
+        async def everything() -> list[Completion | BaseException]:
             gate = asyncio.Semaphore(self.connections)
             jobs = [
                 self._one(gate, prompt, max_new_tokens, temperature, top_p, seed + number)
                 for prompt in prompts
                 for number in range(n)
             ]
-            return await asyncio.gather(*jobs)
+            return await asyncio.gather(*jobs, return_exceptions=True)
 
         flat = asyncio.run(everything())
-        return [flat[start : start + n] for start in range(0, len(flat), n)]
+        groups = [flat[start : start + n] for start in range(0, len(flat), n)]
+        whole = {
+            i: [c for c in group if isinstance(c, Completion)]
+            for i, group in enumerate(groups)
+            if all(isinstance(c, Completion) for c in group)
+        }
+        if len(whole) < len(groups):
+            failure = next(c for c in flat if isinstance(c, BaseException))
+            if not isinstance(failure, Exception):
+                raise failure
+            raise PartlyAnswered(
+                f"the provider answered with an error: {failure}",
+                whole,
+                where=self.name,
+                found=f"{len(groups) - len(whole)} of {len(groups)} prompts without an answer",
+            ) from failure
+        return list(whole.values())
 
     async def _one(
         self,
@@ -102,5 +122,5 @@ class InspectPolicy:
         async with gate:
             out = await self.model.generate(turns, config=config)
         if out.error:
-            raise ModelError(f"the provider answered with an error: {out.error}", where=self.name)
+            raise ModelError(str(out.error))
         return Completion(out.completion, out.stop_reason != "max_tokens")

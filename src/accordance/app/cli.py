@@ -8,6 +8,7 @@ import typer
 
 from accordance.app.commands import (
     align,
+    ask,
     data,
     demo,
     doctor,
@@ -53,6 +54,7 @@ app.command("score")(score.score)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
 app.command("systems")(systems.systems)
+app.add_typer(ask.app, name="ask")
 app.add_typer(lab.app, name="lab")
 app.command("doctor")(doctor.doctor)
 

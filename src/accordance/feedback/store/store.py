@@ -83,16 +83,19 @@ class Store:
         place: the path of an SQLite file, which is made where it is missing, or a URL such as
             ``postgresql://user@host/name``.
         patience: seconds for which a server may be away before a call fails.
+        make: make the file and the tables where they are missing.
 
     Raises:
         MissingExtra: the extra ``store`` is not installed.
-        DataError: the database can't be reached or used.
+        DataError: the database can't be reached or used, or there is no store and `make` is off.
     """
 
-    def __init__(self, place: str | Path, *, patience: float = 60.0) -> None:
+    def __init__(self, place: str | Path, *, patience: float = 60.0, make: bool = True) -> None:
         self.patience = patience
         self._engine = connect(place)
         self.where = self._engine.url.render_as_string(hide_password=True)
+        if not make and not self._there():
+            raise DataError("there is no store", where=self.where, remedy="accord ask --records FILE makes one")
         self.revision = self._persist(lambda: migrate(self._engine, self.where))
 
     def close(self) -> None:
@@ -275,6 +278,18 @@ class Store:
 
     def _persist(self, work: Callable[[], Item]) -> Item:
         return persist(work, patience=self.patience, where=self.where)
+
+    def _there(self) -> bool:
+        """Whether there are tables of ours; makes nothing, not even an empty file."""
+        file = self._engine.url.database
+        if self._engine.dialect.name == "sqlite" and (not file or not Path(file).exists()):
+            return False
+
+        def work() -> bool:
+            with self._engine.connect() as connection:
+                return sqlalchemy().inspect(connection).has_table("judgments")
+
+        return self._persist(work)
 
     def _read(self, query: Any) -> list[Mapping[str, Any]]:
         def work() -> list[Mapping[str, Any]]:

@@ -9,6 +9,7 @@ import typer
 from accordance.app.commands import (
     align,
     ask,
+    curate,
     data,
     demo,
     doctor,
@@ -49,6 +50,7 @@ app.command(
 )(align.align)
 app.command("data")(data.data)
 app.command("explain")(explain.explain)
+app.command("curate")(curate.curate)
 app.command("generate")(generate.generate)
 app.command("score")(score.score)
 app.command("evaluate")(evaluate.evaluate)

@@ -9,12 +9,14 @@ from accordance.curation.pipeline import Pipeline, Plan, Step, Tools, make_step,
 from accordance.curation.pipeline_account import Curated, Done, Touch
 from accordance.curation.pipeline_files import (
     read_pipeline,
+    recipe_text,
     save_curated,
     save_pipeline,
     set_aside,
     undo_folder,
 )
 from accordance.curation.pipeline_measures import MEASURES, measure
+from accordance.curation.pipeline_report import curation_report
 from accordance.curation.steps_balance import Balance, LengthBalance
 from accordance.curation.steps_clean import DropCycles, DropDuplicates, DropTies, LimitLength
 from accordance.curation.steps_people import Agree, DropDisputed, Relabel, WeighAnnotators
@@ -40,11 +42,13 @@ __all__ = [
     "Tools",
     "Touch",
     "WeighAnnotators",
+    "curation_report",
     "curry_pairs",
     "make_step",
     "measure",
     "pairs_from_ranking",
     "read_pipeline",
+    "recipe_text",
     "save_curated",
     "save_pipeline",
     "set_aside",

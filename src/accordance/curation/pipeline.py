@@ -109,8 +109,8 @@ class Step(BaseModel):
         raise NotImplementedError
 
     def options(self) -> dict[str, Any]:
-        """The options that differ from their defaults, as a recipe holds them."""
-        return {key: _plain(value) for key, value in self if value != type(self).model_fields[key].default}
+        """The options that are set, defaults included, as a recipe holds them."""
+        return {key: _plain(value) for key, value in self if value is not None}
 
 
 Kind = TypeVar("Kind", bound=type[Step])

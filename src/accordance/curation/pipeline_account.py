@@ -51,7 +51,7 @@ class Done:
 
     Attributes:
         name: of the step.
-        options: that differ from their defaults.
+        options: as a recipe holds them.
         read, kept: rows before and after.
         counts: how many rows it dropped, changed, moved, copied and added.
         notes: numbers about the step as a whole.

@@ -65,8 +65,9 @@ class LengthBalance(Step):
         gap = np.array([difference for *_, difference in found])
         bucket = length_buckets(gap, self.buckets)
         gone: dict[int, list[int]] = defaultdict(list)
-        for place in surplus(gap > 0, bucket, np.random.default_rng(self.seed)):
-            gone[found[place][0]].append(int(place))
+        without = surplus(gap > 0, bucket, np.random.default_rng(self.seed))
+        for place in without.tolist():
+            gone[found[place][0]].append(place)
         rows = sorted(gone)
         for row, record in zip(rows, records.select(rows)):
             places = gone[row]
@@ -76,7 +77,9 @@ class LengthBalance(Step):
         plan.notes = {
             "pairs": len(gap),
             "longer_won_before": float((gap > 0).mean()),
-            "longer_won_after": 0.5,
+            "longer_won_after": float((np.delete(gap, without) > 0).mean())
+            if len(without) < len(gap)
+            else None,
             "buckets": int(bucket.max()) + 1,
         }
         return plan

@@ -70,7 +70,7 @@ def test_responses_under_prompts_of_their_own_have_the_log_probs_of_separate_gro
     from accordance.models import Group
     from accordance.objectives.language import JUDGMENT, with_words
     from accordance.training.examples import bundle_for
-    from accordance.training.trainer import _columns
+    from accordance.training.trainer import columns_of
 
     made, objective = policy(), get_objective("cut")
     critiques = [
@@ -79,7 +79,7 @@ def test_responses_under_prompts_of_their_own_have_the_log_probs_of_separate_gro
     ]
     data = examples_for(objective, Records.of(critiques), made.encoder)
     logps = made.engine([item.group for item in data.items])
-    bundle = bundle_for(objective, logps, None, _columns(data.items))
+    bundle = bundle_for(objective, logps, None, columns_of(data.items))
     for i, record in enumerate(critiques):
         words = with_words(record.prompt, JUDGMENT.format("w" * i))
         for prompt, sums, lengths in (

@@ -26,7 +26,7 @@ from accordance.app.folder import (
 )
 from accordance.app.plan import Objects, Plan, check_output, is_lead, load_start, prepare, processes
 from accordance.app.recipe import IN_MEMORY, PROVENANCE, Recipe, changed
-from accordance.app.scorers import resolve_scorer
+from accordance.app.scorers import resolve_rewards, resolve_scorer
 from accordance.app.start import Start
 from accordance.app.story import add_training
 from accordance.core.errors import ConfigError, TrainingError
@@ -67,6 +67,7 @@ def align(
     *,
     held_out: float | int | str | Path | Records = 0.1,
     scorer: Any = None,
+    reward: Any = None,
     samples: int = 64,
     progress: Progress | None = None,
     on_preflight: Callable[[Report], object] | None = None,
@@ -83,7 +84,10 @@ def align(
             `report.html`, `samples.parquet` and the model card.
         held_out: a share of the prompts, about how many records, or other records; 0 evaluates nothing. The split
             depends on the prompts alone, so that it stays the same for other seeds and longer files.
-        scorer: who compares answers after and before: see `accordance.app.scorers.resolve_scorer`.
+        scorer: who compares answers after and before: see `accordance.app.scorers.resolve_scorer`; by default
+            the reward, where there is one.
+        reward: who scores what the policy samples while it trains, named or given as a scorer; with it the
+            policy learns from its own answers to the records' prompts, without it from their judgments.
         samples: held-out prompts answered before and after.
         progress: called with (stage, done, total).
         on_preflight: gets the preflight before training starts; raising in it stops the run.
@@ -110,6 +114,8 @@ def align(
         objects.held_out, held_out = held_out.materialise(), IN_MEMORY + held_out.source
     if scorer is not None and not isinstance(scorer, str):
         objects.scorer, scorer = scorer, IN_MEMORY + str(getattr(scorer, "name", type(scorer).__name__))
+    if reward is not None and not isinstance(reward, str) and not _names(reward):
+        objects.reward, reward = reward, IN_MEMORY + str(getattr(reward, "name", type(reward).__name__))
     named = {
         "model": str(policy),
         "records": str(records),
@@ -117,6 +123,7 @@ def align(
         "output_dir": str(output_dir),
     }
     named |= {"held_out": held_out if isinstance(held_out, (int, float)) else str(held_out), "scorer": scorer}
+    named |= {"reward": reward}
     if held_out == 0 and samples == 64:
         samples = 0
     recipe = Recipe.of(_joined(named | {"samples": samples}, options))
@@ -138,7 +145,11 @@ def carry_out(
         check_output(recipe)
         check_writable(folder)
     plan = prepare(recipe, objects)
-    scorer, by_group = resolve_scorer(objects.scorer or recipe.inputs.scorer)
+    rewards = resolve_rewards(objects.reward or recipe.config.reward)
+    judge = objects.scorer or recipe.inputs.scorer
+    if judge is None and len(rewards) == 1:
+        judge = objects.reward or recipe.config.reward
+    scorer, by_group = resolve_scorer(judge[0] if isinstance(judge, list) else judge)
     if lead:
         if on_preflight is not None:
             on_preflight(plan.preflight)
@@ -150,6 +161,7 @@ def carry_out(
             plan.train,
             recipe.config,
             held_out=plan.held_out,
+            reward=rewards or None,
             progress=note if lead else None,
             callbacks=callbacks if lead else (),
             card=lambda: card_of(plan, None, None),
@@ -159,6 +171,8 @@ def carry_out(
         return Alignment(None, plan.policy, run, folder)
     note("evaluate", 0, 1)
     report = measure(plan, run, start, scorer, by_group, folder)
+    if rewards and scorer is not None and objects.scorer is None and recipe.inputs.scorer is None:
+        report.warn("The win rate is by the reward that was trained on: name another scorer for evidence.")
     add_training(report, plan, run, counts(plan, run))
     report.save(folder)
     write_whole({folder / "README.md": card_of(plan, run, report)})
@@ -264,6 +278,10 @@ def card_of(plan: Plan, run: TrainingRun | None, report: Report | None) -> str:
         report=report,
         adapter=plan.policy.has_adapter,
     )
+
+
+def _names(given: Any) -> bool:
+    return isinstance(given, list | tuple) and all(isinstance(name, str) for name in given)
 
 
 def _joined(named: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Objects:
     records: Records | None = None
     held_out: Records | None = None
     scorer: Any = None
+    reward: Any = None
 
 
 @dataclass
@@ -76,8 +77,9 @@ def check_output(recipe: Recipe) -> None:
         overwrite=config.overwrite_output_dir,
         model=None if str(model).startswith(IN_MEMORY) else model,
     )
-    for name, value in (("model", recipe.inputs.model), ("records", recipe.inputs.records)):
-        if value.startswith(IN_MEMORY) and recipe.source is not None:
+    named = (("model", recipe.inputs.model), ("records", recipe.inputs.records), ("reward", config.reward))
+    for name, value in named:
+        if str(value).startswith(IN_MEMORY) and recipe.source is not None:
             raise ConfigError(
                 f"the recipe was made with {name} that were objects in a program",
                 where=recipe.source,
@@ -105,7 +107,7 @@ def prepare(recipe: Recipe, objects: Objects | None = None) -> Plan:
         records,
         policy,  # type: ignore[arg-type]  # encode() names its extras more narrowly than Encodes
         max_length=recipe.config.max_length,
-        objective_kind=view_of(objective, records),
+        objective_kind=None if recipe.config.online else view_of(objective, records),
     )
     made_with = {
         "versions": versions(),

@@ -154,12 +154,7 @@ def resolved(config: TrainingConfig) -> dict[str, Any]:
     options = config.model_dump(exclude={"resume_from_checkpoint", "overwrite_output_dir"})
     objective = config.build_objective()
     options["learning_rate"] = config.rate
-    gone = {key for key in options if key.startswith("lora_")} if not config.use_peft else set()
-    gone |= {"save_steps"} if config.save_strategy != "steps" else set()
-    gone |= {"save_total_limit"} if config.save_strategy == "no" else set()
-    gone |= set() if objective.reference else {"reference", "reference_cache", "cache_dir"}
-    if not config.reference_cache:
-        gone |= {"cache_dir"}
+    gone = config.without_effect()
     plain = {name: value for name, value in objective.options.items() if "." not in name}
     kept = {key: value for key, value in options.items() if key not in gone and value is not None}
     return kept | plain

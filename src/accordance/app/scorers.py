@@ -49,6 +49,19 @@ def resolve_scorer(given: Any) -> tuple[Any, Mapping[str, Any] | None]:
     )
 
 
+def resolve_rewards(given: Any) -> list[Any]:
+    """The scorers that a reward names: one, or several in a list; empty for None.
+
+    Raises:
+        ConfigError: see `resolve_scorer`; or a mapping of groups, which is no reward.
+    """
+    several = given if isinstance(given, list | tuple) else [given] if given is not None else []
+    found = [resolve_scorer(one)[0] for one in several]
+    if any(isinstance(one, Mapping) for one in found):
+        raise ConfigError("a reward is one scorer, or a list of several", where="reward", found="a mapping")
+    return found
+
+
 def reward_function(function: Callable[..., Any], name: str = "") -> FunctionScorer:
     """A Scorer from a reward function; it gets prompts and completions as texts.
 

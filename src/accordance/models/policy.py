@@ -147,11 +147,26 @@ class LocalPolicy:
                 expected="n >= 1, max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1",
             )
         rows = self.encoder.encode_many([(as_prompt(prompt), (), {}) for prompt in prompts])
+        options = {"n": n, "max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
+        return self.sample_ids([row.prompt_ids for row in rows], seed=seed, progress=progress, **options)
+
+    def sample_ids(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        n: int = 1,
+        max_new_tokens: int = 256,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        progress: Any = None,
+    ) -> list[list[Completion]]:
+        """`generate` for prompts that are token ids already; see there."""
         return sample(
             unwrap(self.model) if not self.has_adapter else self.model,
             self.tokenizer,
             self.encoder.end_ids,
-            [row.prompt_ids for row in rows],
+            prompts,
             n=n,
             max_new_tokens=max_new_tokens,
             temperature=temperature,

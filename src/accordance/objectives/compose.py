@@ -86,6 +86,7 @@ def weighted_sum(members: Sequence[tuple[Objective[Any], float]]) -> Objective[A
         unit=unit,
         rewards=next((part.rewards for part, _ in parts if part.rewards), None),
         state={f"{part.name}.{key}": value for part, _ in parts for key, value in part.state.items()},
+        advantages=_one_advantages(parts),
     )
 
 
@@ -133,6 +134,13 @@ def _share_options(names: Sequence[str], options: dict[str, Any]) -> dict[str, d
             raise ConfigError(f"{having[0]}.{option} is given twice", where="objective", found=value)
         share[having[0]][option] = value
     return share
+
+
+def _one_advantages(parts: Sequence[tuple[Objective[Any], float]]) -> Callable[[Any], Tensor] | None:
+    having = [part for part, _ in parts if part.advantages is not None]
+    if len(having) > 1:
+        raise _mismatch(having, "each has advantages of its own over a whole batch")
+    return having[0].advantages if having else None
 
 
 def _common_bundle(members: Sequence[Objective[Any]]) -> type[Bundle]:

@@ -99,11 +99,15 @@ def policy_gradient(
     """
     token_level = level == "token"
 
-    def function(lists: ListLogps) -> Tensor:
+    def worth(lists: ListLogps) -> Tensor:
         scores = need_scores(lists)
         if kl and kl_in_reward:
             scores = scores - kl * (need_sampled(lists.old) - need_reference(lists.ref))
-        advantage = advantages(scores, lists.mask, baseline, scale).to(lists.logp)
+        return advantages(scores, lists.mask, baseline, scale)
+
+    def function(lists: ListLogps) -> Tensor:
+        known = lists.extras.get("advantages")
+        advantage = (worth(lists) if known is None else known).to(lists.logp)
         if token_level:
             tokens = _tokens(lists)
             log_ratio = tokens.logp - need_sampled(lists.old_tokens)
@@ -135,6 +139,7 @@ def policy_gradient(
         tokens=token_level or (kl > 0 and not kl_in_reward),
         online=True,
         unit="tokens" if average == "tokens" else "examples",
+        advantages=worth if "batch" in (baseline, scale) else None,
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 from transformers import TrainingArguments
 
 from accordance.balancing import GradientBalancer, balancer_options, get_balancer
@@ -22,6 +22,7 @@ from accordance.objectives import (
     parts_of,
     wrapper_names,
 )
+from accordance.training.rollouts import ROLLOUT_OPTIONS, RolloutOptions, online_objective
 
 Parallel = Literal["ddp", "fsdp2", "zero2", "zero3"]
 
@@ -45,8 +46,8 @@ _NO_EFFECT = {
 _ARGUMENTS = {field.name for field in dataclasses.fields(TrainingArguments)}
 
 
-class TrainingConfig(BaseModel):
-    """How a policy is trained.
+class TrainingConfig(RolloutOptions):
+    """How a policy is trained, from records or, where a `reward` is named, from what it samples itself.
 
     Beside these fields it takes the options of the objective (`beta`, `label_smoothing`, ...) and every argument of
     `transformers.TrainingArguments` that has an effect.
@@ -115,6 +116,7 @@ class TrainingConfig(BaseModel):
     overwrite_output_dir: bool = Field(False, description="replace a run that is in the folder")
 
     _objective: Objective[Any] | None = PrivateAttr(None)
+    _pairs: bool = PrivateAttr(False)
 
     @classmethod
     def of(
@@ -155,6 +157,13 @@ class TrainingConfig(BaseModel):
                     where=where,
                     remedy=f"set {depends}={needed}, or leave {name} out",
                 )
+        for name in ROLLOUT_OPTIONS & options.keys():
+            if options.get("reward") is None:
+                raise ConfigError(
+                    f"{name} has no effect on records",
+                    where=where,
+                    remedy="name a reward to learn online: --reward; or leave it out",
+                )
         try:
             return cls(**options)
         except ValidationError as error:
@@ -168,9 +177,59 @@ class TrainingConfig(BaseModel):
         if self._objective is None:
             known = known_options(self.objective)
             options = {name: value for name, value in (self.model_extra or {}).items() if name in known}
-            self._objective = get_objective(self.objective, **options)
+            made = get_objective(self.objective, **options)
+            self._check_source(made)
+            self._objective = online_objective(made, self) if self.online else made
+            self._pairs = made.bundle.kind == "pair"
             self.build_balancer()
         return self._objective
+
+    def without_effect(self) -> set[str]:
+        """The names of options that do nothing with the others as they are."""
+        objective = self.build_objective()
+        gone = (
+            {name for name in type(self).model_fields if name.startswith("lora_")}
+            if not self.use_peft
+            else set()
+        )
+        gone |= {"save_steps"} if self.save_strategy != "steps" else set()
+        gone |= {"save_total_limit"} if self.save_strategy == "no" else set()
+        gone |= set() if objective.reference else {"reference", "reference_cache", "cache_dir"}
+        gone |= set() if self.reference_cache else {"cache_dir"}
+        if self.online:
+            return gone | {"reference_cache", "cache_dir"} | (set() if self._pairs else {"pairing"})
+        return gone | ROLLOUT_OPTIONS
+
+    @property
+    def online(self) -> bool:
+        """Whether the policy learns from what it samples, rather than from records."""
+        return self.reward is not None
+
+    def _check_source(self, objective: Objective[Any]) -> None:
+        if objective.online and not self.online:
+            raise ConfigError(
+                f"{objective.name} learns from what the policy samples while it trains",
+                where="objective",
+                found="no reward",
+                remedy="name who scores the samples: --reward module:function (population for the lab's people)",
+            )
+        if not self.online:
+            return
+        for name, allowed, why in (
+            ("eval_strategy", "no", "what is sampled has no held-out loss; the run is evaluated at its end"),
+            ("reference_cache", True, "what is sampled has never been seen before"),
+            ("cache_dir", None, "what is sampled has never been seen before"),
+        ):
+            if name in self.model_fields_set and getattr(self, name) != allowed:
+                raise ConfigError(f"{name} has no effect with a reward: {why}", where=name)
+        if self.ref_model_sync_steps and not objective.reference:
+            raise ConfigError(f"ref_model_sync_steps has no effect: {objective.name} needs no reference")
+        if self.ref_model_sync_steps and self.use_peft:
+            raise ConfigError(
+                "the reference of an adapter is the model below it, which does not move",
+                where="ref_model_sync_steps",
+                remedy="train all weights, or leave it out",
+            )
 
     def build_balancer(self) -> GradientBalancer | None:
         """What puts the gradients of the objective's members together; None where they are plainly summed.
@@ -212,6 +271,7 @@ class TrainingConfig(BaseModel):
     def arguments(self) -> TrainingArguments:
         """transformers' training arguments."""
         own = {name: value for name, value in self.model_dump().items() if name in _ARGUMENTS}
+        own = {name: value for name, value in own.items() if name not in RolloutOptions.model_fields}
         own.pop("resume_from_checkpoint")
         own["learning_rate"] = self.rate
         own |= _parallel(self.parallel)

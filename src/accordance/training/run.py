@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -19,8 +19,10 @@ from transformers import set_seed as seed_everything
 from accordance.core.errors import ConfigError, TrainingError
 from accordance.core.objective import Objective
 from accordance.core.record import Records
+from accordance.core.scorer import PairScorer, Scorer
 from accordance.models import (
     CachedReference,
+    CopiedReference,
     LocalPolicy,
     Reference,
     load_policy,
@@ -28,6 +30,8 @@ from accordance.models import (
 )
 from accordance.training.config import TrainingConfig
 from accordance.training.examples import Examples, examples_for
+from accordance.training.online import RolloutTrainer
+from accordance.training.rollouts import RolloutSource, prompts_for, reference_answers
 from accordance.training.trainer import (
     PreferenceTrainer,
     ReferenceFn,
@@ -71,17 +75,21 @@ def train(
     config: TrainingConfig,
     *,
     held_out: Records | None = None,
+    reward: Sequence[Scorer | PairScorer] | Scorer | PairScorer | None = None,
     progress: Progress | None = None,
     callbacks: tuple[Any, ...] = (),
     card: Callable[[], str] | None = None,
 ) -> TrainingRun:
-    """Train a policy on records; checkpoints and the final model go to `config.output_dir`.
+    """Train a policy; checkpoints and the final model go to `config.output_dir`.
+
+    Without a reward it learns from the judgments in the records, with one from its own answers to their prompts.
 
     Args:
         policy: is changed in place (and wrapped in an adapter with `use_peft`).
         records: what people said.
         config: everything else.
         held_out: records for the held-out loss, where `eval_strategy` asks for it.
+        reward: who scores what the policy samples, where `config.reward` names somebody.
         progress: called as the run goes on.
         callbacks: transformers callbacks, to probe the policy on the way.
         card: writes the model card's text.
@@ -97,42 +105,18 @@ def train(
     seed_everything(config.seed)
     if config.disable_dropout:
         disable_dropout(policy.model)
-    clock = time.perf_counter()
-    done = 0
-
-    def tokenised(count: int) -> None:
-        nonlocal done
-        done += count
-        note("tokenise", done, max(done, len(records)))
-
-    how = {"max_length": config.max_length, "attribute": config.attribute, "seed": config.seed}
-    data = examples_for(objective, records, policy.encoder, progress=tokenised, **how)
-    held = (
-        examples_for(objective, held_out, policy.encoder, annotators=data.annotators, **how)
-        if held_out is not None and len(held_out) and config.eval_strategy != "no"
-        else None
-    )
-    timings["tokenise"] = time.perf_counter() - clock
-    if config.use_peft:
-        add_adapter(policy, config)
-    clock = time.perf_counter()
-    reference, described = _reference(policy, objective, config, arguments, data, held, note)
-    timings["reference"] = time.perf_counter() - clock
     stop = StopOnSignal()
-    trainer = PreferenceTrainer(
-        policy,
-        objective,
-        arguments,
-        data,
-        held,
-        reference=reference,
-        balancer=config.build_balancer(),
-        max_tokens=config.max_tokens,
-        check=config.check,
-        starts_at_reference=config.reference is None,
-        card=card,
-        callbacks=(*callbacks, ProgressCallback(note), stop),
-    )
+    shared: dict[str, Any] = {
+        "balancer": config.build_balancer(),
+        "max_tokens": config.max_tokens,
+        "check": config.check,
+        "starts_at_reference": config.reference is None,
+        "card": card,
+        "callbacks": (*callbacks, ProgressCallback(note), stop),
+    }
+    kind = _online if config.online else _offline
+    given = reward if config.online else held_out
+    trainer, data, described = kind(policy, objective, config, arguments, records, given, note, timings, shared)
     if progress is not None:  # whoever shows progress does not want a dictionary on stdout beside it
         trainer.remove_callback(PrinterCallback)
     clock = time.perf_counter()
@@ -162,6 +146,120 @@ def train(
         reference=described,
         timings=timings,
     )
+
+
+def _offline(
+    policy: LocalPolicy,
+    objective: Objective[Any],
+    config: TrainingConfig,
+    arguments: TrainingArguments,
+    records: Records,
+    held_out: Records | None,
+    note: Progress,
+    timings: dict[str, float],
+    shared: dict[str, Any],
+) -> tuple[PreferenceTrainer, Examples, str]:
+    """The trainer over what records say, its examples, and where its reference comes from."""
+    clock = time.perf_counter()
+    done = 0
+
+    def tokenised(count: int) -> None:
+        nonlocal done
+        done += count
+        note("tokenise", done, max(done, len(records)))
+
+    how = {"max_length": config.max_length, "attribute": config.attribute, "seed": config.seed}
+    data = examples_for(objective, records, policy.encoder, progress=tokenised, **how)
+    held = (
+        examples_for(objective, held_out, policy.encoder, annotators=data.annotators, **how)
+        if held_out is not None and len(held_out) and config.eval_strategy != "no"
+        else None
+    )
+    timings["tokenise"] = time.perf_counter() - clock
+    if config.use_peft:
+        add_adapter(policy, config)
+    clock = time.perf_counter()
+    reference, described = _reference(policy, objective, config, arguments, data, held, note)
+    timings["reference"] = time.perf_counter() - clock
+    return (
+        PreferenceTrainer(policy, objective, arguments, data, held, reference=reference, **shared),
+        data,
+        described,
+    )
+
+
+def _online(
+    policy: LocalPolicy,
+    objective: Objective[Any],
+    config: TrainingConfig,
+    arguments: TrainingArguments,
+    records: Records,
+    reward: Any,
+    note: Progress,
+    timings: dict[str, float],
+    shared: dict[str, Any],
+) -> tuple[PreferenceTrainer, Examples, str]:
+    """The trainer over what the policy samples, its prompts, and where its reference comes from."""
+    if reward is None:
+        raise ConfigError(
+            "the reward is a name, and nobody has found out who it is",
+            where="reward",
+            found=config.reward,
+            remedy="train(..., reward=scorer); accord align and align() look names up",
+        )
+    clock = time.perf_counter()
+    note("tokenise", 0, len(records))
+    prompts, kept = prompts_for(
+        records,
+        policy.encoder,
+        max_length=config.max_length,
+        max_completion_length=config.max_completion_length,
+    )
+    answers = reference_answers(Records.of(kept), config.attribute) if "answer" in objective.columns else None
+    note("tokenise", len(records), len(records))
+    timings["tokenise"] = time.perf_counter() - clock
+    if config.use_peft:
+        add_adapter(policy, config)
+    reference, described = _live_reference(policy, objective, config)
+    rewards = reward if isinstance(reward, Sequence) else [reward]
+    source = RolloutSource(policy, rewards, config, answers)
+    return (
+        RolloutTrainer(
+            policy,
+            objective,
+            arguments,
+            source=source,
+            prompts=prompts,
+            records=kept,
+            options=config,
+            reference=reference,
+            **shared,
+        ),
+        prompts,
+        described,
+    )
+
+
+def _live_reference(
+    policy: LocalPolicy, objective: Objective[Any], config: TrainingConfig
+) -> tuple[Reference | None, str]:
+    """A reference that answers while the policy moves."""
+    if not objective.reference:
+        if "reference" in config.model_fields_set:
+            raise ConfigError(f"reference has no effect: {objective.name} needs no reference")
+        return None, "none needed"
+    if config.reference is not None:
+        other = load_policy(config.reference, tokenizer=policy.tokenizer, dtype=policy.engine.bare.dtype)
+        if config.ref_model_sync_steps is None:
+            return Reference(other.engine, max_tokens=config.max_tokens), config.reference
+        return CopiedReference(
+            other.engine, max_tokens=config.max_tokens
+        ), f"{config.reference}, then the policy"
+    if policy.has_adapter:
+        found = Reference(policy.engine, context=policy.adapter_off, max_tokens=config.max_tokens)
+        return found, "the policy with its adapter switched off"
+    moves = f", renewed every {config.ref_model_sync_steps} steps" if config.ref_model_sync_steps else ""
+    return CopiedReference(policy.engine, max_tokens=config.max_tokens), f"the policy before training{moves}"
 
 
 def disable_dropout(model: nn.Module) -> None:

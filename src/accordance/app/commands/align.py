@@ -25,6 +25,8 @@ EXAMPLES = """\
 
 `accord align --model M --records F --num-processes 2 --parallel ddp`
 
+`accord align --model lab:base --records lab:demo --objective grpo --reward population --max-completion-length 40`
+
 Any other `--name value` is an option of the run, of the objective, or of transformers' TrainingArguments.
 """
 
@@ -69,6 +71,13 @@ def align(
         str | None,
         typer.Option("--scorer", help="Who compares answers: `module:function`, or `population` for lab data."),
     ] = None,
+    reward: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--reward",
+            help="Learn online: who scores what is sampled (as --scorer); may be repeated, they are added up.",
+        ),
+    ] = None,
     chat_template: o.Template = None,
     eos_token: o.EndToken = None,
     dtype: o.Dtype = None,
@@ -101,6 +110,7 @@ def align(
         "output_dir": output_dir,
         "held_out": o.value_of(held_out),
         "scorer": scorer,
+        "reward": (reward[0] if len(reward) == 1 else reward) if reward else None,
         "chat_template": chat_template,
         "eos_token": eos_token,
         "dtype": dtype,
@@ -163,11 +173,12 @@ def rehearse(recipe: Recipe, terminal: Terminal) -> None:
     import yaml
 
     from accordance.app.plan import check_output, prepare
-    from accordance.app.scorers import resolve_scorer
+    from accordance.app.scorers import resolve_rewards, resolve_scorer
 
     check_output(recipe)
     plan = prepare(recipe)
     resolve_scorer(recipe.inputs.scorer)
+    resolve_rewards(recipe.config.reward)
     options = recipe.options()
 
     def show(console: Any) -> None:

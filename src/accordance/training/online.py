@@ -1,0 +1,251 @@
+"""Learning online: the one trainer, fed by rollouts instead of records.
+
+A *round* is what is sampled at once: the prompts of `steps_per_generation` optimiser steps, learned from
+`num_iterations` times. Which prompts a round takes and how it samples follows from the seed and the round's number
+alone, so that a killed run goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from accordance.core.errors import ConfigError
+from accordance.core.objective import ListLogps
+from accordance.core.record import Record
+from accordance.models import Group
+from accordance.objectives import across_workers
+from accordance.training.examples import Example, Examples
+from accordance.training.rollouts import Rollout, RolloutOptions, RolloutSource, example_of
+from accordance.training.trainer import PreferenceTrainer, columns_of, order_seed
+
+#: Name of the file in a checkpoint that holds the round in which it was written.
+_ROUND = "round.pt"
+#: The weights of a reference that stays in step with the policy.
+_REFERENCE = "reference.pt"
+
+
+class RolloutTrainer(PreferenceTrainer):
+    """Trains a policy on what it samples itself.
+
+    Args:
+        source: samples and scores.
+        prompts: what to answer, as examples without responses.
+        records: the record of each prompt.
+        options: how many to sample, and how often to learn from them.
+        *args, **kwargs: see `PreferenceTrainer`; its `train` is made here. A `reference` that moves
+            (`ref_model_sync_steps`) is a `CopiedReference`.
+
+    Raises:
+        ConfigError: the policy's weights are spread over processes, so that it can't sample.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        source: RolloutSource,
+        prompts: Examples,
+        records: Sequence[Record],
+        options: RolloutOptions,
+        **kwargs: Any,
+    ) -> None:
+        policy, objective, arguments = args[:3]
+        self.source, self.prompts, self.records, self.options = source, prompts, records, options
+        world = arguments.world_size
+        self._per_step = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * world
+        steps = -(-len(prompts) // self._per_step) * options.num_iterations
+        super().__init__(policy, objective, arguments, _Turns(steps * self._per_step), **kwargs)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise ConfigError(
+                "a policy whose weights are spread over processes can't sample while it trains",
+                where="parallel",
+                remedy="--parallel ddp, with --use-peft where memory is short",
+            )
+        self.args.ignore_data_skip = True  # what a step learns from follows from its number
+        self._round: tuple[int, list[Example]] = (-1, [])
+        self._fresh, self._sampled = False, None
+
+    def _collate(self, examples: list[Any]) -> dict[str, Any]:
+        return {"turns": len(examples)} if isinstance(examples[0], int) else super()._collate(examples)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor]:
+        """The batches of one optimiser step, sampled now or in an earlier step of the round."""
+        turns = [turn["turns"] for _, turn in zip(range(num_batches), epoch_iterator)]
+        examples = iter(self._examples_of(self.state.global_step))
+        made = ([next(examples) for _ in range(size)] for size in turns)
+        batches = [super(RolloutTrainer, self)._collate(batch) for batch in made]
+        return super().get_batch_samples(iter(batches), num_batches, device)
+
+    def _examples_of(self, step: int) -> list[Example]:
+        """What one process learns from in one step."""
+        options = self.options
+        number, within = divmod(step, options.steps_per_generation * options.num_iterations)
+        if within and self._round[0] != number:
+            raise ConfigError("the round in which the checkpoint was written is not in it", where=_ROUND)
+        if self._round[0] != number:
+            every, taken = options.ref_model_sync_steps, options.steps_per_generation * options.num_iterations
+            if self._moves_reference and step // every > max(step - taken, 0) // every:  # type: ignore[operator]
+                self.reference.sync(self.policy.model)  # type: ignore[union-attr]
+            self._round = number, self._draw(number)
+        self._fresh = within == 0
+        examples = self._round[1]
+        passes, place = divmod(within, options.steps_per_generation)
+        if passes:  # another pass goes through the same samples in another order
+            order = torch.randperm(len(examples), generator=_generator(self.args.seed, 1, step)).tolist()
+            examples = [examples[i] for i in order]
+        size = len(examples) // options.steps_per_generation
+        return examples[place * size : (place + 1) * size]
+
+    def _draw(self, number: int) -> list[Example]:
+        """Sample and score one round."""
+        rank, world = self.args.process_index, self.args.world_size
+        size = self._per_step * self.options.steps_per_generation
+        chosen = [self._prompt_at(place) for place in range(number * size, (number + 1) * size)][rank::world]
+        prompts = [self.prompts[i].group.prompt for i in chosen]
+        seed = int(torch.randint(2**31, (1,), generator=_generator(self.args.seed, 2, number, rank)))
+        asked = list(zip([self.records[i] for i in chosen], prompts))
+        rollouts = self.source.draw(asked, seed)
+        examples = [example_of(rollout, prompt) for rollout, prompt in zip(rollouts, prompts)]
+        if self.reference is not None:
+            found = self.reference([example.group for example in examples]).tokens.cpu()
+            sizes = [len(example.sampled) for example in examples if example.sampled is not None]
+            examples = [replace(e, reference=tokens) for e, tokens in zip(examples, found.split(sizes))]
+        if self.objective.advantages is not None:
+            examples = self._with_advantages(examples)
+        self._note_rollouts(rollouts, examples)
+        return examples
+
+    def _prompt_at(self, place: int) -> int:
+        """The prompt at a place of the endless sequence of shuffled prompts."""
+        turn, index = divmod(place, len(self.prompts))
+        key = _generator(order_seed(self.args), 3, turn)
+        return int(torch.randperm(len(self.prompts), generator=key)[index])
+
+    def _with_advantages(self, examples: list[Example]) -> list[Example]:
+        """Advantages over the whole round, on all processes: batches and parts of it see the same."""
+        assert self.objective.advantages is not None
+        scores = columns_of(examples)["scores"]
+        lengths = torch.tensor([[len(r) for r in e.group.responses] for e in examples])
+
+        def summed(values: list[Tensor | None]) -> Tensor | None:
+            if any(value is None for value in values):
+                return None
+            parts = torch.cat([v for v in values if v is not None]).split(lengths.flatten().tolist())
+            return torch.stack([part.sum() for part in parts]).view_as(scores)
+
+        old = summed([example.sampled for example in examples])
+        assert old is not None
+        ref = summed([example.reference for example in examples])
+        mask = torch.ones_like(lengths, dtype=torch.bool)
+        bundle = ListLogps(old, lengths, mask, scores, ref, old)
+        with across_workers(self._total):
+            values = self.objective.advantages(bundle)
+        return [
+            replace(example, columns=example.columns | {"advantages": row})
+            for example, row in zip(examples, values.tolist())
+        ]
+
+    @torch.no_grad()
+    def _note_rollouts(self, rollouts: Sequence[Rollout], examples: Sequence[Example]) -> None:
+        own = [range(len(r.scores)) if r.answer is None else range(r.answer) for r in rollouts]
+        scores = [torch.tensor([float(r.scores[i]) for i in places]) for r, places in zip(rollouts, own)]
+        written = [r.completions[i] for r, places in zip(rollouts, own) for i in places]
+        spread = torch.stack([row.std() for row in scores])
+        self._add("reward", torch.cat(scores))
+        self._add("reward_std", spread)
+        self._add("frac_reward_zero_std", (spread == 0).float())
+        self._add("completions/mean_length", torch.tensor([float(len(c.token_ids)) for c in written]))
+        self._add("completions/clipped_ratio", torch.tensor([float(not c.finished) for c in written]))
+        if examples[0].reference is not None:
+            apart = [e.sampled - e.reference for e in examples if None not in (e.sampled, e.reference)]  # type: ignore[operator]
+            sizes = [len(r) for e in examples for r in e.group.responses]
+            each = torch.stack([some.sum() for some in torch.cat(apart).split(sizes)])
+            self._add("kl", each[~each.isnan()])
+
+    def _add(self, name: str, values: Tensor) -> None:
+        note = self._sums["train"][name]
+        note[0], note[1] = note[0] + values.sum(), note[1] + values.numel()
+
+    def _note(self, kind: str, bundle: Any, logps: Any, losses: Tensor) -> None:
+        super()._note(kind, bundle, logps, losses)
+        if self._fresh and self._sampled is not None:
+            apart = (logps.tokens.detach() - self._sampled.to(logps.tokens)).abs()
+            apart = apart[~apart.isnan()]
+            self._add("sampling/sampling_logp_difference/mean", apart)
+            note = self._sums["train"]["sampling/sampling_logp_difference/max"]
+            note[0], note[1] = max(float(note[0]), float(apart.max())), 1
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """See `PreferenceTrainer.compute_loss`."""
+        self._sampled = inputs["part"]["sampled"]
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+    # Checkpoints
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Beside everything else the round, in the middle of which the run may stop, and a moved reference."""
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        folder.mkdir(parents=True, exist_ok=True)
+        number, examples = self._round
+        rows = [
+            (
+                list(e.group.prompt),
+                [list(r) for r in e.group.responses],
+                e.columns,
+                e.origin,
+                e.sampled,
+                e.reference,
+            )
+            for e in examples
+        ]
+        torch.save({"number": number, "rows": rows}, folder / f"{self.args.process_index}-{_ROUND}")
+        if self._moves_reference and self.args.should_save:
+            torch.save(self.reference.state(), folder / _REFERENCE)  # type: ignore[union-attr]
+        super()._save_checkpoint(model, trial)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        folder = Path(resume_from_checkpoint)
+        file = folder / f"{self.args.process_index}-{_ROUND}"
+        if file.exists():
+            kept = torch.load(file, weights_only=True)
+            examples = [
+                Example(Group(array("i", prompt), [array("i", r) for r in responses]), *rest)
+                for prompt, responses, *rest in kept["rows"]
+            ]
+            self._round = kept["number"], examples
+        if self._moves_reference:
+            self.reference.restore(torch.load(folder / _REFERENCE, weights_only=True))  # type: ignore[union-attr]
+
+    @property
+    def _moves_reference(self) -> bool:
+        return self.reference is not None and self.options.ref_model_sync_steps is not None
+
+
+class _Turns(Dataset[int]):
+    """As many places as there are prompts to take in an epoch; what stands there is decided by the step."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def _generator(seed: int, *key: int) -> torch.Generator:
+    """A generator of its own for each key."""
+    mixed = hashlib.blake2b(repr((seed, *key)).encode(), digest_size=7).digest()
+    return torch.Generator().manual_seed(int.from_bytes(mixed, "big"))

@@ -1,0 +1,337 @@
+"""Rollouts: a policy's own responses to prompts, scored, as the groups that an objective learns from.
+
+The one source for everything that learns online: sample, score, group. Policy gradients read the lists as they are;
+pairwise objectives read them through `accordance.objectives.over_lists`.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, Field
+
+from accordance.core.errors import ConfigError, DataError
+from accordance.core.objective import ListLogps, Objective, PairLogps
+from accordance.core.policy import Completion
+from accordance.core.record import Record, Records, Response
+from accordance.core.scorer import PairScorer, Scorer
+from accordance.core.views import demonstrations, rankings, which_attribute
+from accordance.models import Encoder, Group, LocalPolicy
+from accordance.objectives import over_lists, parts_of, weighted_sum
+from accordance.training.examples import Example, Examples
+
+#: Extras that the rollouts themselves supply to an objective.
+_SUPPLIED = {"chosen_win_rate", "rejected_win_rate", "answer"}
+
+
+class RolloutOptions(BaseModel):
+    """How a policy learns from what it samples while it trains; the names are the ecosystem's."""
+
+    reward: str | list[str] | None = Field(
+        None, description="who scores what is sampled (as scorer): learn online; several are added up"
+    )
+    reward_weights: list[float] | None = Field(None, description="of several rewards; by default 1 each")
+    win_rates: bool = Field(
+        False, description="score an answer by its win rate against the others to its prompt"
+    )
+    num_generations: int = Field(8, ge=2, description="answers sampled to each prompt")
+    max_completion_length: int = Field(256, ge=1, description="tokens at which they are cut")
+    temperature: float = Field(1.0, gt=0, description="of sampling")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus of sampling")
+    num_iterations: int = Field(1, ge=1, description="passes over each set of samples")
+    steps_per_generation: int = Field(1, ge=1, description="optimiser steps that share one round of sampling")
+    pairing: Literal["extremes", "all"] = Field(
+        "extremes", description="pairs for a pairwise objective: best and worst of each prompt, or all"
+    )
+    missing_eos_penalty: float | None = Field(
+        None, gt=0, description="taken off the reward of an answer that was cut"
+    )
+    ref_model_sync_steps: int | None = Field(
+        None, ge=1, description="the reference becomes the policy every so many steps; by default never"
+    )
+
+
+ROLLOUT_OPTIONS = frozenset(RolloutOptions.model_fields) - {"reward"}
+
+
+def online_objective(objective: Objective[Any], options: RolloutOptions) -> Objective[ListLogps]:
+    """The objective as one over rollouts: as it is over lists, through pairs where it compares two answers.
+
+    Raises:
+        ConfigError: rollouts can't feed it.
+    """
+    missing = [name for name in objective.columns if name not in _SUPPLIED]
+    if missing or objective.arrange is not None or objective.bundle not in (ListLogps, PairLogps):
+        found = f"it reads {', '.join(missing)}" if missing else f"it takes {objective.bundle.kind}"
+        raise ConfigError(
+            f"{objective.name} can't learn from rollouts",
+            where="objective",
+            found="it arranges records itself" if objective.arrange is not None else found,
+            expected="an objective over lists (grpo, rloo, f_dpg, ...) or pairs (dpo, egpo, ...)",
+        )
+    if objective.bundle is PairLogps:
+        soft = "chosen_win_rate" in objective.columns
+        parts = parts_of(objective)
+        if len(parts) > 1:
+            return weighted_sum([(over_lists(p, options.pairing, ties=soft), w) for p, w in parts])
+        return over_lists(objective, options.pairing, ties=soft)
+    if "pairing" in options.model_fields_set:
+        raise ConfigError(f"pairing has no effect on {objective.name}: it reads whole lists", where="pairing")
+    return objective
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What a policy wrote to one prompt, and what it was worth.
+
+    Attributes:
+        record: whose prompt it is.
+        completions: K responses.
+        scores: one reward per response, penalties included, shape [K].
+        answer: index of the record's own answer among the completions, where an objective asks for it.
+    """
+
+    record: Record
+    completions: tuple[Completion, ...]
+    scores: np.ndarray
+    answer: int | None = None
+
+
+class RolloutSource:
+    """Samples, scores and groups.
+
+    Args:
+        policy: who writes.
+        rewards: who scores; a `PairScorer` scores by win rates within the group.
+        options: how.
+        answers: the reference answer of each record by its id, where the objective compares with one.
+
+    Raises:
+        ConfigError: no reward, or a weight too many or too few.
+    """
+
+    def __init__(
+        self,
+        policy: LocalPolicy,
+        rewards: Sequence[Scorer | PairScorer],
+        options: RolloutOptions,
+        answers: dict[str, Response] | None = None,
+    ) -> None:
+        self.policy, self.rewards, self.options, self.answers = policy, list(rewards), options, answers
+        weights = options.reward_weights or [1.0] * len(self.rewards)
+        if not self.rewards:
+            raise ConfigError("nobody scores what is sampled", where="reward", remedy="name a reward: --reward")
+        if len(weights) != len(self.rewards):
+            raise ConfigError(
+                "there are not as many weights as rewards",
+                where="reward_weights",
+                found=f"{len(weights)} weights, {len(self.rewards)} rewards",
+            )
+        self.weights = weights
+        for reward in self.rewards:
+            if options.win_rates and not hasattr(reward, "prob") and not hasattr(reward, "score"):
+                raise ConfigError("this is no scorer", where="reward", found=type(reward).__name__)
+
+    def draw(self, prompts: Sequence[tuple[Record, Sequence[int]]], seed: int) -> list[Rollout]:
+        """One rollout for each prompt (its record and token ids); the same seed draws the same."""
+        options = self.options
+        drawn = self.policy.sample_ids(
+            [ids for _, ids in prompts],
+            n=options.num_generations,
+            max_new_tokens=options.max_completion_length,
+            temperature=options.temperature,
+            top_p=options.top_p,
+            seed=seed,
+        )
+        records = [record for record, _ in prompts]
+        groups = [tuple(completions) for completions in drawn]
+        places: list[int | None] = [None] * len(groups)
+        if self.answers is not None:
+            places = [len(group) for group in groups]
+            groups = [
+                (*group, self._own_answer(record, list(ids))) for group, (record, ids) in zip(groups, prompts)
+            ]
+        scores = sum(
+            weight * group_scores(reward, records, groups, win_rates=options.win_rates)
+            for weight, reward in zip(self.weights, self.rewards)
+        )
+        assert isinstance(scores, np.ndarray)
+        if options.missing_eos_penalty is not None:
+            cut = np.array([[not completion.finished for completion in group] for group in groups])
+            scores = scores - options.missing_eos_penalty * cut
+        return [Rollout(*row) for row in zip(records, groups, scores, places)]
+
+    def _own_answer(self, record: Record, prompt: list[int]) -> Completion:
+        assert self.answers is not None
+        response = self.answers[record.id]
+        ids = self.policy.encode(record.prompt, (response,), record.extras).response_ids[0]
+        return Completion(response.text, True, tuple(ids), (math.nan,) * len(ids))
+
+
+def group_scores(
+    reward: Scorer | PairScorer,
+    records: Sequence[Record],
+    groups: Sequence[Sequence[Completion]],
+    *,
+    win_rates: bool = False,
+) -> np.ndarray:
+    """What each response of each group is worth.
+
+    Args:
+        reward: scores one by one, or compares two: then a response is worth its mean probability to be
+            preferred to another of its group, both orders averaged.
+        records: the prompts, with the columns that a reward function may ask for in their extras.
+        groups: K responses each.
+        win_rates: compare even where the reward could score one by one.
+
+    Returns:
+        Shape [groups, K].
+
+    Raises:
+        DataError: a reward has no opinion (None, or no number) where all others have one.
+    """
+    if win_rates or not hasattr(reward, "score"):
+        return _win_rates(reward, records, groups)
+    each = [(record, completion) for record, group in zip(records, groups) for completion in group]
+    columns = _columns([record for record, _ in each])
+    values = reward.score(  # type: ignore[union-attr]
+        [record.prompt for record, _ in each], [completion.text for _, completion in each], **columns
+    )
+    _check_count(reward, len(values), len(each))
+    bad = next((i for i, v in enumerate(values) if v is None or not math.isfinite(v)), None)
+    if bad is not None:
+        record, completion = each[bad]
+        raise DataError(
+            f"the reward {_name(reward)} gives no number",
+            where=record.origin or record.id,
+            found=f"{values[bad]} for {completion.text[:80]!r}",
+            expected="a finite number for every response",
+        )
+    return np.array(values, dtype=float).reshape(len(groups), -1)
+
+
+def _win_rates(reward: Any, records: Sequence[Record], groups: Sequence[Sequence[Completion]]) -> np.ndarray:
+    width = len(groups[0])
+    pairs = list(combinations(range(width), 2))
+    asked = [(record, group, i, j) for record, group in zip(records, groups) for i, j in pairs]
+    asked += [(record, group, j, i) for record, group, i, j in asked]
+    prompts = [record.prompt for record, *_ in asked]
+    first = [group[i].text for _, group, i, _ in asked]
+    second = [group[j].text for _, group, _, j in asked]
+    if hasattr(reward, "prob"):
+        found = reward.prob(prompts, first, second, **_columns([record for record, *_ in asked]))
+        _check_count(reward, len(found), len(asked))
+        prob = np.array(found, dtype=float)
+    else:
+        scores = group_scores(reward, records, groups)
+        gap = np.concatenate([scores[:, i] - scores[:, j] for i, j in pairs]).reshape(len(pairs), -1).T.ravel()
+        prob = np.concatenate([(gap > 0) + 0.5 * (gap == 0), (gap < 0) + 0.5 * (gap == 0)])
+    if not ((prob >= 0) & (prob <= 1)).all():
+        raise DataError(f"{_name(reward)} gives no probabilities", expected="numbers in [0, 1]")
+    there, back = prob[: len(asked) // 2], prob[len(asked) // 2 :]
+    won = ((there + 1 - back) / 2).reshape(len(groups), len(pairs))
+    rates = np.zeros((len(groups), width))
+    for column, (i, j) in enumerate(pairs):
+        rates[:, i] += won[:, column]
+        rates[:, j] += 1 - won[:, column]
+    return rates / (width - 1)
+
+
+def _columns(records: Sequence[Record]) -> dict[str, list[Any]]:
+    """The extras that all records have, one value per response."""
+    names = set(records[0].extras) if records else set()
+    for record in records:
+        names &= set(record.extras)
+    return {name: [record.extras[name] for record in records] for name in sorted(names)}
+
+
+def _check_count(reward: Any, found: int, expected: int) -> None:
+    if found != expected:
+        raise DataError(
+            f"the reward {_name(reward)} returns another number of scores than responses",
+            found=found,
+            expected=expected,
+        )
+
+
+def _name(reward: Any) -> str:
+    return str(getattr(reward, "name", type(reward).__name__))
+
+
+def prompts_for(
+    records: Records, encoder: Encoder, *, max_length: int | None, max_completion_length: int
+) -> tuple[Examples, list[Record]]:
+    """The prompts of records, tokenised, each once; what is too long to be answered is left out and counted.
+
+    Returns:
+        The prompts as examples without responses, and the record of each.
+
+    Raises:
+        DataError: no prompt is left.
+    """
+    made = Examples(source="prompts to sample from")
+    kept: list[Record] = []
+    seen: set[Any] = set()
+    chosen = []
+    for record in records:
+        if not record.prompt:
+            made.dropped.setdefault("no prompt", []).append(record.origin)
+        elif (record.prompt, str(record.extras.get("tools"))) in seen:
+            made.notes["records whose prompt stood in an earlier one"] += 1
+        else:
+            seen.add((record.prompt, str(record.extras.get("tools"))))
+            chosen.append(record)
+    rows = encoder.encode_many([(record.prompt, (), record.extras) for record in chosen])
+    for record, row in zip(chosen, rows):
+        if max_length is not None and len(row.prompt_ids) + max_completion_length > max_length:
+            reason = "prompt longer than max_length less max_completion_length"
+            made.dropped.setdefault(reason, []).append(record.origin)
+            continue
+        kept.append(record)
+        made.items.append(Example(Group(array("i", row.prompt_ids), []), {}, record.origin))
+    if not made.items:
+        raise DataError(
+            "no prompt is left to sample from",
+            where=records.source,
+            found={reason: len(rows) for reason, rows in made.dropped.items()} or "no records",
+            remedy="a larger max_length, or a smaller max_completion_length",
+        )
+    return made, kept
+
+
+def reference_answers(records: Records, attribute: str | None = None) -> dict[str, Response]:
+    """The best response that each record holds: its demonstration, or the first of its ranking.
+
+    Raises:
+        DataError: a record has none.
+    """
+    found = {item.record.id: item.response for item in demonstrations(records)}
+    wanted = which_attribute(records, ("comparison", "rating"), attribute)
+    for item in rankings(records, attribute=wanted):
+        best = max(range(len(item.responses)), key=lambda i: item.scores[i])
+        found.setdefault(item.record.id, item.responses[best])
+    for record in records:
+        if record.id not in found:
+            raise DataError(
+                "a record holds no answer to compare samples with",
+                where=record.origin or record.id,
+                expected="a demonstration, or a comparison of its responses",
+            )
+    return found
+
+
+def example_of(rollout: Rollout, prompt: Sequence[int]) -> Example:
+    """A rollout as an example: its tokens, scores, and log-probabilities when sampled."""
+    columns: dict[str, Any] = {"scores": [float(score) for score in rollout.scores]}
+    if rollout.answer is not None:
+        columns["answer"] = rollout.answer
+    group = Group(array("i", prompt), [array("i", c.token_ids) for c in rollout.completions])
+    sampled = torch.tensor([logp for c in rollout.completions for logp in c.logprobs])
+    return replace(Example(group, columns, rollout.record.origin), sampled=sampled)

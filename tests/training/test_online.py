@@ -1,0 +1,205 @@
+"""Learning online: what is sampled, what it is worth, and that no cut, stop or accumulation changes the run."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from accordance.core.errors import ConfigError, DataError
+from accordance.core.policy import Completion
+from accordance.core.record import Record, Records, Response, user
+from accordance.core.scorer import FunctionScorer
+from accordance.training import TrainingConfig, TrainingRun, train
+from accordance.training.rollouts import group_scores
+from tests.tiny import policy, records
+from tests.training.test_trainer import QUICK, logged, weights
+
+LETTERS = set("abcdefghijklmnop")
+
+
+def letters(prompts: Any, completions: Any, **_: Any) -> list[float]:
+    """The share of a response that is one of sixteen letters."""
+    return [sum(c in LETTERS for c in text) / (len(text) or 1) for text in completions]
+
+
+def run(folder: Path, some: Records | None = None, reward: Any = letters, **options: Any) -> TrainingRun:
+    quick: dict[str, Any] = {
+        "output_dir": str(folder),
+        "reward": "letters",
+        "num_generations": 4,
+        "max_completion_length": 8,
+        "max_steps": 3,
+    }
+    config = TrainingConfig.of(QUICK | quick | options)
+    scorer = FunctionScorer(reward) if callable(reward) else reward
+    return train(policy(0), some or records(16), config, reward=scorer)
+
+
+@pytest.mark.parametrize("objective", ["grpo", "reinforce", "dapo", "dpo", "f_dpg"])
+def test_neither_accumulation_nor_a_cut_forward_pass_changes_the_trajectory(
+    tmp_path: Path, objective: str
+) -> None:
+    """Batch statistics (REINFORCE++) are those of the round, however it is cut."""
+    once = run(tmp_path / "a", objective=objective, per_device_train_batch_size=4)
+    split = run(
+        tmp_path / "b",
+        objective=objective,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        max_tokens=64,
+    )
+    torch.testing.assert_close(weights(once), weights(split), rtol=1e-4, atol=5e-5)
+    assert logged(once, "loss") == pytest.approx(logged(split, "loss"), rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("stop", [2, 3, 4])
+def test_a_run_that_was_stopped_within_a_round_goes_on_bit_for_bit(tmp_path: Path, stop: int) -> None:
+    """Two passes over rounds of two steps, a reference that moves: a checkpoint may fall anywhere."""
+    options: dict[str, Any] = {
+        "objective": "rloo",
+        "per_device_train_batch_size": 3,
+        "num_iterations": 2,
+        "steps_per_generation": 2,
+        "ref_model_sync_steps": 4,
+        "max_steps": 7,
+    }
+    whole = run(tmp_path / "whole", **options)
+    saved = {"save_strategy": "steps", "save_steps": stop, "save_total_limit": 10}
+    first = run(tmp_path / "parts", **options | saved)
+    assert torch.equal(weights(whole), weights(first))
+    again = run(
+        tmp_path / "parts",
+        **options | saved | {"resume_from_checkpoint": str(tmp_path / "parts" / f"checkpoint-{stop}")},
+    )
+    assert again.steps == 7 and torch.equal(weights(whole), weights(again))
+
+
+def test_samples_are_as_likely_in_training_as_when_they_were_sampled(tmp_path: Path) -> None:
+    done = run(tmp_path, objective="grpo", max_steps=4)
+    gaps = logged(done, "sampling/sampling_logp_difference/max")
+    assert len(gaps) == 4 and max(gaps) < 1e-3
+
+
+@pytest.mark.parametrize("objective", ["grpo", "rloo", "dpo", "f_dpg"])
+def test_the_reward_goes_up(tmp_path: Path, objective: str) -> None:
+    more = {"dpo": {"beta": 0.1}, "f_dpg": {"beta": 0.05, "divergence": "reverse_kl"}}.get(objective, {})
+    done = run(
+        tmp_path, objective=objective, max_steps=25, per_device_train_batch_size=8, learning_rate=5e-2, **more
+    )
+    rewards = logged(done, "reward")
+    assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 0.2
+
+
+def test_without_a_difference_in_reward_nothing_moves(tmp_path: Path) -> None:
+    done = run(tmp_path, reward=lambda prompts, completions: [1.0] * len(completions), objective="grpo")
+    assert torch.equal(weights(done), torch.cat([p.flatten() for p in policy(0).model.parameters()]))
+    assert logged(done, "frac_reward_zero_std") == [1.0, 1.0, 1.0]
+
+
+def test_an_adapter_has_the_model_below_it_as_its_reference(tmp_path: Path) -> None:
+    done = run(tmp_path, objective="grpo", beta=0.5, use_peft=True, lora_r=2)
+    kls = logged(done, "kl")
+    assert kls[0] == pytest.approx(0, abs=1e-5) and kls[-1] != kls[0]
+
+
+class Cycle:
+    """Longer answers beat shorter ones, except that the longest loses to the shortest."""
+
+    name = "cycle"
+
+    def prob(self, prompts: Any, first: Any, second: Any, **_: Any) -> list[float]:
+        return [self.beats(len(a), len(b)) for a, b in zip(first, second)]
+
+    @staticmethod
+    def beats(a: int, b: int) -> float:
+        return 0.5 if a == b else 0.9 if (a - b) % 3 == 1 else 0.2
+
+
+def test_a_judge_of_pairs_scores_by_win_rates_with_both_orders_averaged() -> None:
+    record = Record(user("q"), (Response.of("x"),))
+    group = [Completion("a" * size) for size in (1, 2, 3, 2)]
+    found = group_scores(Cycle(), [record], [group])[0]
+    for i, one in enumerate(group):
+        others = [other for j, other in enumerate(group) if j != i]
+        sizes = [(len(one.text), len(other.text)) for other in others]
+        both = [(Cycle.beats(a, b) + 1 - Cycle.beats(b, a)) / 2 for a, b in sizes]
+        assert found[i] == pytest.approx(np.mean(both))
+    assert found.mean() == pytest.approx(0.5)
+
+
+def test_scores_compare_as_pairs_where_win_rates_are_asked_for() -> None:
+    record = Record(user("q"), (Response.of("x"),))
+    groups = [[Completion(text) for text in ("z", "a", "a!", "ab")]]
+    rates = group_scores(FunctionScorer(letters), [record], groups, win_rates=True)[0]
+    assert rates == pytest.approx([0, (1 + 1 + 0.5) / 3, 1 / 3, (1 + 1 + 0.5) / 3])
+
+
+def test_a_reward_function_gets_the_columns_of_the_records() -> None:
+    def reward(prompts: Any, completions: Any, target: Any) -> list[float]:
+        return [float(text == wanted) for text, wanted in zip(completions, target)]
+
+    asked = [Record(user("q"), (Response.of("x"),), extras={"target": t}) for t in ("one", "two")]
+    groups = [[Completion("one"), Completion("two")]] * 2
+    assert group_scores(FunctionScorer(reward), asked, groups).tolist() == [[1, 0], [0, 1]]
+
+
+def test_an_answer_that_was_cut_pays_for_it(tmp_path: Path) -> None:
+    free, taxed = (
+        run(tmp_path / str(tax), objective="grpo", max_steps=1, missing_eos_penalty=tax) for tax in (None, 2.0)
+    )
+    cut = logged(free, "completions/clipped_ratio")[0]
+    assert cut > 0.5
+    assert logged(taxed, "reward")[0] == pytest.approx(logged(free, "reward")[0] - 2 * cut)
+
+
+def test_every_prompt_comes_once_an_epoch_and_rounds_do_not_depend_on_what_came_before(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def reward(prompts: Any, completions: Any) -> list[float]:
+        seen.extend(prompt[-1].content if not isinstance(prompt, str) else prompt for prompt in prompts)
+        return letters(prompts, completions)
+
+    some = records(12)
+    run(
+        tmp_path,
+        some,
+        reward,
+        objective="grpo",
+        max_steps=-1,
+        num_train_epochs=2,
+        per_device_train_batch_size=4,
+    )
+    asked = [prompt for prompt, _ in itertools.groupby(seen)]
+    distinct = {record.prompt[-1].content for record in some}
+    assert len(asked) == 24 and set(asked[:12]) == set(asked[12:]) == distinct and asked[:12] != asked[12:]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"objective": "kto"}, "can't learn from rollouts"),
+        ({"objective": "sami"}, "can't learn from rollouts"),
+        ({"objective": "grpo", "reward": None}, "samples while it trains"),
+        ({"objective": "dpo", "reward": None, "num_generations": 4}, "num_generations has no effect"),
+        ({"objective": "grpo", "eval_strategy": "epoch"}, "eval_strategy has no effect"),
+        ({"objective": "grpo", "ref_model_sync_steps": 2}, "needs no reference"),
+        ({"objective": "dpo", "ref_model_sync_steps": 2, "use_peft": True}, "does not move"),
+        ({"objective": "grpo", "pairing": "all"}, "pairing has no effect"),
+        ({"objective": "grpo", "reward_weights": [1.0, 2.0]}, "as many weights"),
+    ],
+)
+def test_what_can_not_be_is_refused_with_the_reason(tmp_path: Path, options: dict[str, Any], says: str) -> None:
+    plain = {"reward": "letters"} | options
+    with pytest.raises(ConfigError, match=says):
+        config = TrainingConfig.of(QUICK | plain | {"output_dir": str(tmp_path), "max_steps": 1})
+        train(policy(), records(8), config, reward=FunctionScorer(letters))
+
+
+def test_a_reward_without_a_number_is_an_error_that_names_the_answer(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the reward .* gives no number"):
+        run(tmp_path, reward=lambda prompts, completions: [None] * len(completions), objective="grpo")

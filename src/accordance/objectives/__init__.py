@@ -14,6 +14,7 @@ from accordance.objectives.expression import Term, known_options, parse_objectiv
 from accordance.objectives.games import egpo, inpo, mnpo, sppo
 from accordance.objectives.language import coh, cut, flagged_tokens, hindsight_prompt
 from accordance.objectives.listwise import plackett_luce, pro
+from accordance.objectives.multilevel import distinguishing, mapl
 from accordance.objectives.mutual import mutual_information, sami
 from accordance.objectives.online import Extragradient, over_lists
 from accordance.objectives.parts import (
@@ -92,6 +93,7 @@ __all__ = [
     "dapo",
     "density_ratio_weights",
     "discopop",
+    "distinguishing",
     "divergence_names",
     "dpo",
     "dr_grpo",
@@ -124,6 +126,7 @@ __all__ = [
     "log_ratio",
     "log_ratio_modulated",
     "log_sigmoid",
+    "mapl",
     "margin",
     "mnpo",
     "mutual_information",

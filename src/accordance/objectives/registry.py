@@ -68,14 +68,18 @@ def objective(name: str) -> Callable[[Callable[P, Objective[Any]]], Callable[P, 
 
 
 Pairwise = Objective[PairLogps]
-Wrapper = Callable[Concatenate[Pairwise, P], Pairwise]
+Wrapper = Callable[Concatenate[Pairwise, P], Objective[Any]]
 
 
-def wrapper(name: str) -> Callable[[Wrapper[P]], Wrapper[P]]:
+def wrapper(name: str, *, once: bool = False) -> Callable[[Wrapper[P]], Wrapper[P]]:
     """Register a wrapper: a function from an objective over pairs and options to another one.
 
     A wrapper may ask the wrapped loss about the pair and about the swapped pair. The result is called
     ``name(base)``; its options are those of both, written ``name.option``.
+
+    Args:
+        name: what recipes call it.
+        once: whether it asks the wrapped loss only once a step, so that one with running values may be inside.
 
     Raises:
         ValueError: the name is taken, or a parameter after the first has no default or no line under ``Args:``.
@@ -85,8 +89,8 @@ def wrapper(name: str) -> Callable[[Wrapper[P]], Wrapper[P]]:
         options = _new(name, builder, skip=1)
 
         @functools.wraps(builder)
-        def build(base: Pairwise, *args: P.args, **kwargs: P.kwargs) -> Pairwise:
-            _check_wrappable(name, base)
+        def build(base: Pairwise, *args: P.args, **kwargs: P.kwargs) -> Objective[Any]:
+            _check_wrappable(name, base, once)
             values = _values(name, functools.partial(builder, base), options, args, kwargs)
             own = {f"{name}.{key}": value for key, value in values.items()}
             made = builder(base, **values)  # type: ignore[call-arg]
@@ -167,10 +171,10 @@ def require_rate(**options: float) -> None:
         require(0 <= value < 0.5, option, value, "0 <= value < 0.5")
 
 
-def _check_wrappable(name: str, base: Objective[Any]) -> None:
+def _check_wrappable(name: str, base: Objective[Any], once: bool) -> None:
     if base.bundle is not PairLogps:
         raise ConfigError(
-            f"{name} can't wrap {base.name}: it compares the loss of a pair with that of the swapped pair",
+            f"{name} can't wrap {base.name}: it goes around losses of a chosen and a rejected answer",
             where="objective",
             found=f"{base.name} takes {base.bundle.kind}",
             expected="an objective over pairs, or a sum with one, such as 'dpo+0.1*sft'",
@@ -182,7 +186,7 @@ def _check_wrappable(name: str, base: Objective[Any]) -> None:
             found=f"{base.name} arranges examples of its own",
             expected="an objective that compares a chosen with a rejected answer",
         )
-    if base.state:
+    if base.state and not once:
         raise ConfigError(
             f"{name} can't wrap {base.name}: it keeps running values, which asking twice a step would spoil",
             where="objective",

@@ -8,5 +8,6 @@ from accordance.feedback.formats import FORMATS, format
 from accordance.feedback.loading import load_records
 from accordance.feedback.preflight import preflight
 from accordance.feedback.saving import save_records
+from accordance.feedback.trees import MessageTree, load_trees
 
-__all__ = ["FORMATS", "format", "load_records", "preflight", "save_records"]
+__all__ = ["FORMATS", "MessageTree", "format", "load_records", "load_trees", "preflight", "save_records"]

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from accordance.app import options as o
+from accordance.app.commands import asking
 from accordance.app.terminal import INTERRUPTED, Terminal, command, silence_loaded
 
 app = typer.Typer(
@@ -24,6 +25,8 @@ StorePlace = Annotated[
 ]
 Project = Annotated[str, typer.Option("--project", help="Tasks of one store are kept apart by project.")]
 DEFAULT_STORE = "accord.db"
+
+app.command("trees")(asking.trees)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,109 @@
+"""What stands below `accord ask`: message trees, people and their welfare, and other ways of asking."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from accordance.app import options as o
+from accordance.app.terminal import Terminal, command, silence_loaded
+
+OutputDir = Annotated[
+    str | None, typer.Option("--output-dir", "--output_dir", help="Also write the report there, json and html.")
+]
+
+
+@command
+def trees(
+    terminal: Terminal,
+    source: Annotated[
+        str, typer.Argument(metavar="TREES", help="OASST's trees or messages: a file or folder.")
+    ],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Write records to this jsonl file; else only count.")
+    ] = None,
+    cut: Annotated[
+        str, typer.Option("--cut", help="`rankings` (comparisons of replies) or `threads` (demonstrations).")
+    ] = "rankings",
+    top: Annotated[
+        int | None,
+        typer.Option("--top", min=1, help="Of threads: follow so many best replies to each message."),
+    ] = None,
+    spam: Annotated[
+        float, typer.Option("--spam", min=0.0, max=1.0, help="Share of spam labels allowed.")
+    ] = 0.5,
+    least_quality: Annotated[
+        float | None, typer.Option("--least-quality", "--least_quality", help="Lowest quality label, 0 to 1.")
+    ] = None,
+    lang: Annotated[
+        list[str] | None, typer.Option("--lang", help="Only this language; again for more.")
+    ] = None,
+    per_author: Annotated[
+        int | None, typer.Option("--per-author", "--per_author", min=1, help="At most so many of one author.")
+    ] = None,
+    held_out: Annotated[
+        float | None, typer.Option("--held-out", "--held_out", help="Share of whole trees for a second file.")
+    ] = None,
+    seed: o.Seed = 0,
+    as_json: o.AsJson = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Filter message trees (OpenAssistant), count what is in them, and cut them into records for training.
+
+    Example: `accord ask trees oasst2_ready.trees.jsonl.gz --lang en --cut threads --top 1 -o threads.jsonl`
+    """
+    from accordance.core.errors import ConfigError
+    from accordance.feedback import save_records
+    from accordance.feedback import trees as forest
+
+    if not verbose:
+        silence_loaded()
+    if cut not in ("rankings", "threads"):
+        raise ConfigError("unknown cut", found=cut, expected="rankings or threads")
+    if top is not None and cut != "threads":
+        raise ConfigError("top has no effect on rankings", found=top, remedy="--cut threads")
+    if held_out is not None and output is None:
+        raise ConfigError("held_out has no effect without a file to write", remedy="--output FILE")
+    read = forest.load_trees(source)
+    kept, account = forest.clean(
+        read, spam=spam, least_quality=least_quality, langs=lang or None, per_author=per_author
+    )
+    outcome: dict[str, Any] = {
+        "source": source,
+        "read": len(read),
+        "kept": len(kept),
+        "messages": account.to_dict(),
+        "counts": forest.tally(kept),
+        "written": {},
+    }
+    if output is not None:
+        files = {output: kept}
+        if held_out is not None:
+            rest, apart = forest.split_trees(kept, held_out, seed)
+            stem, dot, end = output.partition(".jsonl")
+            files = {output: rest, f"{stem}.held-out{dot}{end}": apart}
+        for file, some in files.items():
+            made = forest.ranking_records(some) if cut == "rankings" else forest.thread_records(some, top)
+            save_records(made, file)
+            outcome["written"][file] = {"trees": len(some), "records": len(made)}
+
+    def show(console: Any) -> None:
+        counts = outcome["counts"]
+        console.print(f"{len(kept)} of {len(read)} trees kept, {counts['messages']} messages", style="bold")
+        for name in ("ranked", "pairs", "deepest", "by_state", "by_role", "by_lang"):
+            console.print(f"{name.replace('_', ' ')}: {counts[name]}", markup=False, highlight=False)
+        authors = counts["by_author"]
+        console.print(
+            f"authors: {len(authors)}; the busiest wrote {max(authors.values(), default=0)}", markup=False
+        )
+        rows = [(name, f"{mean:.3f}", count) for name, (mean, count) in counts["labels"].items()]
+        if rows:
+            console.print(terminal.table("Labels", ["label", "mean", "messages"], rows))
+        rows = list(account.dropped.items())
+        if rows:
+            console.print(terminal.table("Messages left out", ["reason", "messages"], rows))
+        for file, what in outcome["written"].items():
+            console.print(f"{file}: {what['records']} records of {what['trees']} trees", markup=False)
+
+    terminal.result(outcome, show)

@@ -5,6 +5,7 @@ why, from which `undo()` gives back the input. To add a step, write a `Step` and
 """
 
 from accordance.curation.curry import Curriculum, CurryPairs, curry_pairs, pairs_from_ranking, stages
+from accordance.curation.isa import Sample, Select, information_sample, rarity, two_gaussians
 from accordance.curation.pipeline import Pipeline, Plan, Step, Tools, make_step, step, step_kinds
 from accordance.curation.pipeline_account import Curated, Done, Touch
 from accordance.curation.pipeline_files import (
@@ -38,15 +39,19 @@ __all__ = [
     "Pipeline",
     "Plan",
     "Relabel",
+    "Sample",
+    "Select",
     "Step",
     "Tools",
     "Touch",
     "WeighAnnotators",
     "curation_report",
     "curry_pairs",
+    "information_sample",
     "make_step",
     "measure",
     "pairs_from_ranking",
+    "rarity",
     "read_pipeline",
     "recipe_text",
     "save_curated",
@@ -55,5 +60,6 @@ __all__ = [
     "stages",
     "step",
     "step_kinds",
+    "two_gaussians",
     "undo_folder",
 ]

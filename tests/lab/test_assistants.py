@@ -143,7 +143,7 @@ def test_settings_that_make_no_sense_are_refused():
         lambda: LabJudge(knowledge=2.0),
         lambda: LabWriter(skill={"charm": 1.0}),
         lambda: LabUser(wishes={"honesty": 1.0}),
-        lambda: LabJudge().generate(["hello"]),
+        lambda: LabJudge().generate([Request("cook", "", {}).messages()]),
     ):
         with pytest.raises(ConfigError):
             make()

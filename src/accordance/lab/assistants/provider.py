@@ -1,8 +1,8 @@
 """Scripted assistants behind inspect_ai: the provider ``lab``, so that code written for real models meets them.
 
 Importing this module registers the provider; where the package is installed, inspect_ai finds it by itself.
-Models are ``lab/judge``, ``lab/writer``, ``lab/user`` and ``lab/attacker``; model arguments are the settings of
-the assistant (`noise=0.5`).
+Models are ``lab/`` and a role (``lab/judge``, ``lab/critic``, ``lab/writer``, ``lab/user``, ``lab/attacker``); model
+arguments are the settings of the assistant (`noise=0.5`).
 """
 
 from __future__ import annotations

@@ -90,3 +90,27 @@ def test_a_step_is_read_from_one_word() -> None:
     for wrong in ("x:a", "x:a=1,a=2"):
         with pytest.raises(ConfigError):
             parse_step(wrong)
+
+
+def test_aggregate_ranks_models_and_writes_a_report_with_figures(accord: Accord, tmp_path: Path) -> None:
+    rows = [
+        {
+            "model_a": a,
+            "model_b": b,
+            "winner": w,
+            "prompt": f"q{n}",
+            "response_a": f"x{n}",
+            "response_b": f"y{n}",
+        }
+        for n in range(30)
+        for a, b, w in (("p", "q", "model_a"), ("q", "r", "model_a"), ("r", "p", "tie" if n % 3 else "model_b"))
+    ]
+    path = tmp_path / "arena.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "out"
+    found = accord.json("aggregate", str(path), "--method", "all", "--samples", "20", "--output-dir", str(out))
+    for standings in found["standings"].values():
+        assert standings[0]["model"] == "p"
+    assert len(found["standings"]) == 6 and found["annotators"] is None
+    assert "<svg" in (out / "aggregate.html").read_text()
+    assert "did you mean" in accord.error("aggregate", str(path), "--method", "bradley_tery")["remedy"]

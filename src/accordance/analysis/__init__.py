@@ -5,6 +5,7 @@ looking, write a `FeatureMaker` (anything with `differences(table)`) and pass it
 Beside it: `inverse_constitution` (ICAI), `SparseFeatures` (WIMHF), `profile`, `dissect`, `wording` (AdParaphrase).
 """
 
+from accordance.analysis.aggregation import People, aggregation_report, annotator_reliability, model_comparisons
 from accordance.analysis.dissect import Dissection, dissect
 from accordance.analysis.explain import Explanation, analyse, explain
 from accordance.analysis.features import ByResponse, Differences, FeatureMaker, Given, JudgeRatings
@@ -33,6 +34,7 @@ __all__ = [
     "JudgeRatings",
     "Nulls",
     "PairTable",
+    "People",
     "PrincipleJudge",
     "Profile",
     "ScriptedJudge",
@@ -41,8 +43,10 @@ __all__ = [
     "TextFeatures",
     "Votes",
     "Wording",
+    "aggregation_report",
     "align_profiles",
     "analyse",
+    "annotator_reliability",
     "by_group",
     "dissect",
     "each",
@@ -51,6 +55,7 @@ __all__ = [
     "joint",
     "lasso",
     "logit",
+    "model_comparisons",
     "null_tests",
     "profile",
     "random_slopes",

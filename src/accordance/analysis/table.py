@@ -12,6 +12,7 @@ import pyarrow.compute
 from datasets import Dataset
 
 from accordance.core.errors import DataError
+from accordance.core.flat import array, expand, lengths
 from accordance.core.record import Records
 from accordance.core.views import ANY, which_attribute
 
@@ -200,30 +201,12 @@ class PairTable:
 
 def _flat(batch: pa.Table) -> dict[str, Any]:
     """Texts, prompts and comparisons of a batch, without a Python object per row."""
-    responses, judgments = (_array(batch[name]) for name in ("responses", "judgments"))
-    prompts = [_last_asked(turns) for turns in _array(batch["prompt"]).to_pylist()]
+    responses, judgments = (array(batch[name]) for name in ("responses", "judgments"))
+    prompts = [_last_asked(turns) for turns in array(batch["prompt"]).to_pylist()]
     each = responses.flatten()
-    many = _lengths(responses)
-    said, number = judgments.flatten(), _lengths(judgments)
-    record = np.repeat(np.arange(len(judgments)), number)
-    start = np.append(0, np.cumsum(many))[:-1]
-    values, judged = said.field("values"), said.field("responses")
-    counted = pc.is_in(said.field("kind"), value_set=pa.array(["comparison", "rating"]))
-    usable = np.asarray(counted).astype(bool) & (_lengths(values) == _lengths(judged)) & (_lengths(values) >= 2)
-    found: list[tuple[np.ndarray, ...]] = []
-    for k in np.unique(_lengths(values)[usable]):
-        rows = np.flatnonzero(usable & (_lengths(values) == k))
-        chosen = pa.array(rows)
-        score = values.take(chosen).flatten().to_numpy(zero_copy_only=False).reshape(-1, k)
-        place = judged.take(chosen).flatten().to_numpy(zero_copy_only=False).reshape(-1, k)
-        for a in range(k):
-            for b in range(a + 1, k):
-                base = start[record[rows]]
-                label = (1 + np.sign(score[:, a] - score[:, b])) / 2
-                found.append((rows, base + place[:, a], base + place[:, b], label))
-    columns = [np.concatenate(c) for c in zip(*found)] if found else [np.zeros(0, int)] * 3 + [np.zeros(0)]
-    order = np.argsort(columns[0], kind="stable")
-    rows, first, second, label = (column[order] for column in columns)
+    many = lengths(responses)
+    said, start = judgments.flatten(), np.append(0, np.cumsum(many))[:-1]
+    rows, _, first, second, label = expand(judgments, start)
     of = pa.array(rows.astype(np.int64))
     return {
         "texts": _texts(each.field("messages")),
@@ -261,17 +244,8 @@ def _last_asked(turns: list[dict[str, str]]) -> str:
     return next((t["content"] for t in reversed(turns) if t["role"] in ("user", "text")), "")
 
 
-def _array(column: Any) -> Any:
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
-
-
-def _lengths(lists: Any) -> np.ndarray:
-    return np.asarray(pc.fill_null(pc.list_value_length(lists), 0)).astype(np.int64)
-
-
 def _codes(names: Any) -> tuple[tuple[str, ...], np.ndarray]:
     """Distinct names, and per row an index into them, -1 for none."""
-    coded = _array(names).dictionary_encode()
+    coded = array(names).dictionary_encode()
     indices = pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
     return tuple(coded.dictionary.to_pylist()), indices

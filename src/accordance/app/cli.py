@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from accordance.app.commands import (
+    aggregate,
     align,
     ask,
     curate,
@@ -50,6 +51,7 @@ app.command(
 )(align.align)
 app.command("data")(data.data)
 app.command("explain")(explain.explain)
+app.command("aggregate")(aggregate.aggregate)
 app.command("curate")(curate.curate)
 app.command("generate")(generate.generate)
 app.command("score")(score.score)

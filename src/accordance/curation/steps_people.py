@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -11,65 +11,73 @@ import numpy as np
 from pydantic import Field
 
 from accordance.core.annotators import Reliability, dawid_skene
-from accordance.core.record import Judgment, Record, Records
+from accordance.core.flat import FlatPairs
+from accordance.core.record import Judgment, Records
 from accordance.core.scorer import Scorer
 from accordance.core.weights import keeping, weighted, weights_of
 from accordance.curation.pipeline import Plan, Step, Tools, step
 from accordance.curation.steps_clean import drop_judgments
 
-_FIRST, _TIE, _SECOND = "first", "tie", "second"
 #: Accuracies beyond this are not told apart: nobody's word counts a hundred times.
 _SURE = 0.98
+#: Labels of a vote, in the order of the item's two texts (see `FlatPairs.items`).
+FIRST, TIE, SECOND = 1.0, 0.5, 0.0
 
 
 @dataclass(frozen=True)
-class Vote:
-    """What one judgment says of one pair of answers.
+class Votes:
+    """What comparisons of two different texts say of them, one vote per judgment.
 
     Attributes:
-        row, number: which judgment of which record.
-        who: the annotator; a judgment without one counts as somebody's only one.
-        item: the pair, as (prompt, one text, other text, attribute), equal for equal pairs in any order.
-        label: ``first``, ``second`` or ``tie``, in the order of the item's texts.
-        swapped: whether the record's lower-numbered response is the item's second.
-        named: whether there was an annotator.
+        row, number: which judgment of which record, shape [n].
+        person: who voted; a judgment without an annotator is somebody's only one; shape [n].
+        named: whether there was an annotator, shape [n].
+        item: what was voted on, equal for equal prompt, texts and attribute, shape [n].
+        label: `FIRST`, `TIE` or `SECOND`, shape [n].
+        shown_second: whether the item's first text was shown second, shape [n].
     """
 
-    row: int
-    number: int
-    who: object
-    item: tuple[object, ...]
-    label: str
-    swapped: bool
-    named: bool
+    row: np.ndarray
+    number: np.ndarray
+    person: np.ndarray
+    named: np.ndarray
+    item: np.ndarray
+    label: np.ndarray
+    shown_second: np.ndarray
 
+    @classmethod
+    def of(cls, records: Records) -> Votes:
+        """The votes in a table."""
+        flat = FlatPairs.of(records)
+        _, judgment, pairs = np.unique(
+            flat.row * (1 << 20) + flat.number, return_inverse=True, return_counts=True
+        )
+        flat = flat.select((pairs[judgment] == 1) & (flat.text[flat.first] != flat.text[flat.second]))
+        item, swapped = flat.items()
+        named = flat.annotator >= 0
+        alone = len(flat.names["annotator"]) + np.arange(len(flat))
+        label = np.where(swapped, 1 - flat.label, flat.label)
+        person = np.where(named, flat.annotator, alone)
+        return cls(flat.row, flat.number, person, named, item, label, swapped)
 
-def votes(records: Records) -> Iterator[Vote]:
-    """A vote for each judgment that compares two responses with different texts."""
-    for row, record in enumerate(records):
-        for number, judgment in enumerate(record.judgments):
-            if judgment.kind != "comparison" or len(judgment.responses) != 2:
-                continue
-            low, high = sorted(judgment.responses)
-            texts = record.responses[low].text, record.responses[high].text
-            if texts[0] == texts[1]:
-                continue
-            value = dict(zip(judgment.responses, judgment.values))
-            swapped = texts[0] > texts[1]
-            ahead = (value[low] - value[high]) * (-1 if swapped else 1)
-            label = _TIE if ahead == 0 else _FIRST if ahead > 0 else _SECOND
-            item = (hash(record.prompt), *sorted(texts), judgment.attribute)
-            named = judgment.annotator is not None
-            yield Vote(row, number, judgment.annotator if named else (row, number), item, label, swapped, named)
+    def select(self, mask: np.ndarray) -> Votes:
+        """The votes where the mask is true."""
+        return Votes(*(getattr(self, name)[mask] for name in self.__dataclass_fields__))
 
+    def reliability(self) -> Reliability:
+        """How far each voter can be trusted, by `accordance.core.annotators.dawid_skene`.
 
-def reliability(found: Sequence[Vote]) -> Reliability:
-    """How far each voter can be trusted, by `accordance.core.annotators.dawid_skene`.
+        Raises:
+            DataError: nobody judged what another judged, or all gave one label.
+        """
+        return dawid_skene(self.person, self.item, self.label)
 
-    Raises:
-        DataError: nobody judged what another judged, or all gave one label.
-    """
-    return dawid_skene([v.who for v in found], [v.item for v in found], [v.label for v in found])
+    def by_row(self) -> dict[int, list[int]]:
+        """The places of each record's votes."""
+        found: dict[int, list[int]] = defaultdict(list)
+        for place, row in enumerate(self.row.tolist()):
+            found[row].append(place)
+        return found
 
 
 @step("weigh_annotators")
@@ -87,20 +95,20 @@ class WeighAnnotators(Step):
 
     def plan(self, records: Records, tools: Tools) -> Plan:
         """See `Step.plan`."""
-        found = [vote for vote in votes(records) if vote.named]
-        known = reliability(found)
+        votes = Votes.of(records)
+        votes = votes.select(votes.named)
+        known = votes.reliability()
         trust = dict(zip(known.people, known.accuracy.tolist()))
         raw = {who: self._weight(right, len(known.classes)) for who, right in trust.items()}
-        mean = float(np.mean([raw[vote.who] for vote in found])) or 1.0
-        by_row: dict[int, dict[int, object]] = defaultdict(dict)
-        for vote in found:
-            by_row[vote.row][vote.number] = vote.who
-        plan, rows = Plan(), sorted(by_row)
+        mean = float(np.mean([raw[who] for who in votes.person.tolist()])) or 1.0
+        places = votes.by_row()
+        plan, rows = Plan(), sorted(places)
         for row, record in zip(rows, records.select(rows)):
             old = weights_of(record)
-            factor = [raw[by_row[row][n]] / mean if n in by_row[row] else 1.0 for n in range(len(old))]
+            who = {int(votes.number[place]): votes.person[place] for place in places[row]}
+            factor = [raw[who[n]] / mean if n in who else 1.0 for n in range(len(old))]
             new = [weight * max(f, self.floor) for weight, f in zip(old, factor)]
-            right = float(np.mean([trust[who] for who in by_row[row].values()]))
+            right = float(np.mean([trust[person] for person in who.values()]))
             reason = "weighed by the annotator's reliability"
             plan.change(row, weighted(record, new), reason, weight=float(np.mean(new)), reliability=right)
         plan.notes = {"annotators": len(trust), "least": min(trust.values()), "most": max(trust.values())}
@@ -132,52 +140,39 @@ class Relabel(Step):
 
     def plan(self, records: Records, tools: Tools) -> Plan:
         """See `Step.plan`."""
-        found = list(votes(records))
-        known = reliability(found)
-        at = {item: place for place, item in enumerate(known.items)}
-        by_row: dict[int, list[Vote]] = defaultdict(list)
-        for vote in found:
-            by_row[vote.row].append(vote)
-        plan, rows = Plan(), sorted(by_row)
-        flipped = 0
+        votes = Votes.of(records)
+        known = votes.reliability()
+        places, flipped = votes.by_row(), 0
+        plan, rows = Plan(), sorted(places)
+        index = {item: place for place, item in enumerate(known.items)}
         for row, record in zip(rows, records.select(rows)):
-            kept = [n for n in range(len(record.judgments)) if n not in {v.number for v in by_row[row]}]
+            gone = {int(votes.number[place]) for place in places[row]}
+            kept = [n for n in range(len(record.judgments)) if n not in gone]
             weights = [weights_of(record)[n] for n in kept]
             new, sure, against = [], [], 0
-            for item in dict.fromkeys(vote.item for vote in by_row[row]):
-                said = [vote for vote in by_row[row] if vote.item == item]
-                posterior = known.posterior[at[item]]
-                label, certain = known.classes[int(posterior.argmax())], float(posterior.max())
+            for item in dict.fromkeys(votes.item[places[row]].tolist()):
+                said = [place for place in places[row] if votes.item[place] == item]
+                posterior = known.posterior[index[item]]
+                label, certain = float(known.classes[int(posterior.argmax())]), float(posterior.max())  # type: ignore[arg-type]
                 sure.append(certain)
-                against += sum(vote.label != label for vote in said)
+                against += sum(votes.label[place] != label for place in said)
                 if certain >= self.least:
-                    new.append(_judgment(record, said[0], str(label), self.voter))
+                    ahead = 1 - label if votes.shown_second[said[0]] else label
+                    old = record.judgments[votes.number[said[0]]]
+                    values = {FIRST: (1.0, 0.0), SECOND: (0.0, 1.0), TIE: (0.0, 0.0)}[ahead]
+                    vote = Judgment("comparison", old.responses, values, annotator=self.voter)
+                    new.append(replace(vote, attribute=old.attribute))
                     weights.append(max(2 * certain - 1, 0.0) if self.soft else 1.0)
-            numbers = {"certainty": min(sure), "votes": len(by_row[row]), "against": against}
+            numbers = {"certainty": min(sure), "votes": len(places[row]), "against": against}
             flipped += against
             if not new and not kept:
                 plan.drop(row, "the vote is not certain enough", **numbers)
                 continue
-            changed = replace(keeping(record, kept), judgments=(*keeping(record, kept).judgments, *new))
+            rest = keeping(record, kept)
+            changed = replace(rest, judgments=(*rest.judgments, *new))
             plan.change(row, weighted(changed, weights), "relabelled by a weighted vote", **numbers)
-        plan.notes = {"judgments": len(found), "against_the_vote": flipped}
+        plan.notes = {"judgments": len(votes.item), "against_the_vote": flipped}
         return plan
-
-
-def _judgment(record: Record, vote: Vote, label: str, voter: str) -> Judgment:
-    old = record.judgments[vote.number]
-    low, high = sorted(old.responses)
-    if vote.swapped:
-        low, high = high, low
-    worth = {_FIRST: (1.0, 0.0), _SECOND: (0.0, 1.0), _TIE: (0.0, 0.0)}[label]
-    value = dict(zip((low, high), worth))
-    return Judgment(
-        "comparison",
-        old.responses,
-        tuple(value[i] for i in old.responses),
-        annotator=voter,
-        attribute=old.attribute,
-    )
 
 
 @step("drop_disputed")
@@ -194,21 +189,17 @@ class DropDisputed(Step):
 
     def plan(self, records: Records, tools: Tools) -> Plan:
         """See `Step.plan`."""
-        by_item: dict[object, list[Vote]] = defaultdict(list)
-        for vote in votes(records):
-            by_item[vote.item].append(vote)
-        gone: dict[int, list[int]] = defaultdict(list)
-        share: dict[int, float] = {}
-        for said in by_item.values():
-            labels = [vote.label for vote in said]
-            most = max(labels.count(label) for label in set(labels)) / len(labels)
-            if len(said) >= self.voters and most < self.least:
-                for vote in said:
-                    gone[vote.row].append(vote.number)
-                    share[vote.row] = most
-        plan, rows = Plan(), sorted(gone)
+        votes = Votes.of(records)
+        count = np.stack([np.bincount(votes.item, votes.label == label) for label in (FIRST, TIE, SECOND)])
+        total, most = count.sum(0), count.max(0)
+        share = most / np.maximum(total, 1)
+        disputed = (total >= self.voters) & (share < self.least)
+        votes = votes.select(disputed[votes.item])
+        plan, places = Plan(), votes.by_row()
+        rows = sorted(places)
         for row, record in zip(rows, records.select(rows)):
-            drop_judgments(plan, row, record, gone[row], f"fewer than {self.least:.0%} agree")
+            numbers = votes.number[places[row]].tolist()
+            drop_judgments(plan, row, record, numbers, f"fewer than {self.least:.0%} agree")
         return plan
 
 

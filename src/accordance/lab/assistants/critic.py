@@ -89,6 +89,9 @@ class LabCritic(Scripted):
     def sees(self, request: Request, text: str) -> float:
         """How good it finds a response of a request, without noise: by its taste, its knowledge and the notes."""
         taste, prompt, notes = self._taste(request), request.parts["prompt"], self._notes(request)
+        if notes and "wishes in the notes" in request.instructions.casefold():
+            found = attributes(prompt, text)
+            return sum(-abs(found[name] - value) for name, value in heard(notes).items())
         value = likes(taste, prompt, text)
         weight = 0.0 if callable(taste) else taste.get("correctness", 0.0)
         if not weight:

@@ -6,8 +6,18 @@ To add a format: a file in `formats/` with a function under `@format`, and a lin
 
 from accordance.feedback.formats import FORMATS, format
 from accordance.feedback.loading import load_records
+from accordance.feedback.moral_graph import MoralGraph
 from accordance.feedback.preflight import preflight
 from accordance.feedback.saving import save_records
 from accordance.feedback.trees import MessageTree, load_trees
 
-__all__ = ["FORMATS", "MessageTree", "format", "load_records", "load_trees", "preflight", "save_records"]
+__all__ = [
+    "FORMATS",
+    "MessageTree",
+    "MoralGraph",
+    "format",
+    "load_records",
+    "load_trees",
+    "preflight",
+    "save_records",
+]

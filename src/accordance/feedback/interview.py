@@ -124,7 +124,8 @@ class Interview:
 
         A comparison: ``1`` or ``2`` (the first or second shown is better), ``=`` (equally good), ``x`` (they can't
         be compared); with `strength` perhaps followed by ``-`` (slightly) or ``+`` (much). A rating: a number of
-        the scale. A thumb: ``+`` or ``-``. Whatever follows after a space is the reason.
+        the scale. A thumb: ``+`` or ``-``. There ``x`` means that one can't say. Whatever follows after a space is
+        the reason.
 
         Raises:
             DataError: the line is none of that.
@@ -144,11 +145,11 @@ class Interview:
         )
 
     def _judged(self, question: Question, choice: str) -> Judgment | None:
+        if choice == "x":
+            return Judgment("incomparable", question.shown)
         if self.kind == "comparison":
             mark = choice[-1:] if self.strength and choice[:1] in "12" and choice[1:] in ("-", "+") else ""
             head = choice.removesuffix(mark) if mark else choice
-            if head == "x":
-                return Judgment("incomparable", question.shown)
             if head not in _CHOICES:
                 return None
             strength = STRENGTHS[mark] if self.strength and head != "=" else None
@@ -170,8 +171,9 @@ class Interview:
                 f"1 or 2 for the better one{strong}, = for equally good, x for can't be compared; then a reason"
             )
         if self.kind == "thumb":
-            return "+ or -; then a reason"
-        return f"a number from {self.scale[0]} (worst) to {self.scale[1]} (best); then a reason"
+            return "+ or -, x for can't say; then a reason"
+        low, high = self.scale
+        return f"a number from {low} (worst) to {high} (best), x for can't say; then a reason"
 
     def record(self, store: Store, question: Question, judgment: Judgment) -> str:
         """Write an answer; where the question was answered before, as a correction.

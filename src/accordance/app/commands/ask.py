@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from accordance.app import options as o
-from accordance.app.commands import asking
+from accordance.app.commands import ask_values, asking
 from accordance.app.terminal import INTERRUPTED, Terminal, command, silence_loaded
 
 app = typer.Typer(
@@ -26,6 +26,9 @@ StorePlace = Annotated[
 Project = Annotated[str, typer.Option("--project", help="Tasks of one store are kept apart by project.")]
 DEFAULT_STORE = "accord.db"
 
+app.command("values")(ask_values.values)
+app.command("wiser")(ask_values.wiser)
+app.command("moral-graph")(ask_values.moral_graph)
 app.command("trees")(asking.trees)
 
 
@@ -214,7 +217,7 @@ class Session:
             f"Answer with {self.interview.grammar}.\ns skips, b goes back, q stops, ? helps.", "dim"
         )
         last = None
-        ahead = arrange(left)
+        ahead = list(arrange(left))
         while ahead and (limit is None or self.answered < limit):
             question = ahead.pop(0)
             said = self._ask(question, len(ahead) + 1)
@@ -236,7 +239,7 @@ class Session:
             self.answered += 1
             last = question
             if ahead and ahead[0].task != question.task:
-                ahead = arrange(ahead)
+                ahead = list(arrange(ahead))
 
     def _keep(self, question: Any, judgment: Any) -> bool:
         self.interview.record(self.store, question, judgment)

@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 
 from accordance.core.objective import Bundle, CrossLogps, ListLogps, PairLogps, Tokens, UnaryLogps
+from accordance.objectives import get_objective as by_name
+
+#: Hidden states in bundles: layers (the embedding not counted) and width.
+LAYERS, WIDTH = 2, 6
 
 
 def pair_bundle(n: int = 6, seed: int = 0, dtype: torch.dtype = torch.float64) -> PairLogps:
@@ -18,7 +22,24 @@ def pair_bundle(n: int = 6, seed: int = 0, dtype: torch.dtype = torch.float64) -
     logp, ref = -torch.rand(2, 2, n, generator=g, dtype=dtype) * 2 * length
     gap, past = torch.rand(n, generator=g, dtype=dtype), 1.1 * ref
     extras = {"history0_chosen": past[0], "history0_rejected": past[1]}
-    return PairLogps(*logp, *length, *ref, gap, extras=extras)
+    return with_pair_tokens(PairLogps(*logp, *length, *ref, gap, extras=extras))
+
+
+def with_pair_tokens(pairs: PairLogps) -> PairLogps:
+    """The pairs with log-probs spread evenly over tokens, and random comparisons of whole distributions."""
+    assert pairs.ref_chosen is not None and pairs.ref_rejected is not None
+
+    def flat(chosen: Tensor, rejected: Tensor) -> Tensor:
+        return torch.stack([chosen, rejected], 1).flatten()
+
+    length = flat(pairs.chosen_length, pairs.rejected_length)
+    row = torch.arange(len(length)).repeat_interleave(length)
+    logp, ref = flat(pairs.chosen, pairs.rejected), flat(pairs.ref_chosen, pairs.ref_rejected)
+    g = torch.Generator().manual_seed(0)
+    kl, teacher_kl, advantage = torch.rand(3, len(row), generator=g, dtype=logp.dtype)
+    layers = torch.randn(len(row), LAYERS + 1, WIDTH, generator=g, dtype=logp.dtype)
+    tokens = Tokens((logp / length)[row], row, (ref / length)[row], kl, teacher_kl, advantage, layers)
+    return replace(pairs, tokens=tokens)
 
 
 def unary_bundle(n: int = 6, seed: int = 0, dtype: torch.dtype = torch.float64) -> UnaryLogps:
@@ -65,6 +86,17 @@ def cross_bundle(n: int = 4, c: int = 3, seed: int = 0, dtype: torch.dtype = tor
     return CrossLogps(logp, length, ref)
 
 
+def get_objective(name: str, **options: Any) -> Any:
+    """The objective, its own trainable parts made for the hidden states of these bundles and without dropout."""
+    made = by_name(name, **options)
+    if made.module is not None:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            made.module.attach(WIDTH, LAYERS)
+        made.module.double().eval()
+    return made
+
+
 def bundle_for(kind: type[Bundle], **options: Any) -> Any:
     """A random bundle of that class."""
     makers = {
@@ -84,4 +116,6 @@ def policy_fields(bundle: Bundle) -> list[str]:
 def with_policy(bundle: Any, *values: Tensor) -> Any:
     """The bundle with other policy log-probs; the tokens of lists follow."""
     bundle = replace(bundle, **dict(zip(policy_fields(bundle), values)))
+    if isinstance(bundle, PairLogps):
+        return with_pair_tokens(bundle)
     return with_tokens(bundle) if isinstance(bundle, ListLogps) else bundle

@@ -6,14 +6,22 @@ from dataclasses import replace
 
 import pytest
 import torch
-from bundles import bundle_for, list_bundle, pair_bundle, policy_fields, unary_bundle, with_policy
+from bundles import (
+    bundle_for,
+    get_objective,
+    list_bundle,
+    pair_bundle,
+    policy_fields,
+    unary_bundle,
+    with_policy,
+)
 
 from accordance.core.errors import DataError, MissingReference
 from accordance.core.objective import ListLogps, PairLogps, UnaryLogps
-from accordance.objectives import get_objective, objective_names, objective_options
+from accordance.objectives import objective_names, objective_options
 
-# It reads the tokens of one answer under two prompts; its contract is in test_language.
-APART = {"cut"}
+# They read the tokens of one answer under two prompts, or a teacher; see test_language and test_distillation.
+APART = {"cut", "dckd", "adpa"}
 
 VARIANTS = [
     *((name, {}) for name in objective_names() if name not in APART),
@@ -34,6 +42,9 @@ VARIANTS = [
     ("grao", {"statistics": "samples"}),
     ("reinforce", {"baseline": "leave_one_out", "scale": "group", "beta": 0.1}),
     ("sami", {"reduction": "sum"}),
+    ("tdpo", {"alpha": 1.0, "detach_chosen": False}),
+    ("sparsepo", {"masks": "independent", "l1_reward": 0.1, "l1_kl": 0.2}),
+    ("sparsepo", {"masks": "activation"}),
 ]
 each_variant = pytest.mark.parametrize(
     "name, options", VARIANTS, ids=[f"{name}({', '.join(map(str, o.values()))})" for name, o in VARIANTS]
@@ -114,6 +125,8 @@ def test_reference_flag_is_true_exactly_where_the_loss_reads_the_reference(name,
     bundle = bundle_for(objective.bundle)
     fields = ("ref_chosen", "ref_rejected") if objective.bundle is PairLogps else ("ref",)
     bare = replace(bundle, **dict.fromkeys(fields))
+    if isinstance(bare, PairLogps):
+        bare = replace(bare, tokens=replace(bare.tokens, ref=None))
     if objective.reference:
         with pytest.raises(MissingReference):
             objective(bare)
@@ -155,7 +168,7 @@ def test_loss_falls_as_the_chosen_reward_grows_over_the_rejected(name):
     objective = get_objective(name)
     pairs = pair_bundle()
     leaf = pairs.rejected.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(objective(replace(pairs, rejected=leaf)).sum(), leaf)
+    (gradient,) = torch.autograd.grad(objective(with_policy(pairs, pairs.chosen, leaf)).sum(), leaf)
     if name == "ipo":  # pairs beyond the target are pulled back to it
         assert torch.equal(gradient > 0, torch.sub(*objective.rewards(pairs)) < 0.5)
     elif name == "egpo":  # to the gap of the win rates
@@ -174,9 +187,10 @@ def test_rewards_grow_with_the_policys_log_probability(name):
     rewards = objective.rewards(with_policy(bundle, *leaves))
     rewards = rewards if isinstance(rewards, tuple) else (rewards,)
     for leaf, reward in zip(leaves, rewards):
-        (gradient,) = torch.autograd.grad(reward.sum(), leaf)
+        (gradient,) = torch.autograd.grad(reward.sum(), leaf, retain_graph=True)
         mask = bundle.mask if isinstance(bundle, ListLogps) else torch.ones_like(leaf, dtype=torch.bool)
-        assert reward.shape == leaf.shape and (gradient[mask] > 0).all()
+        grows = gradient[mask] >= 0 if name == "sparsepo" else gradient[mask] > 0  # a mask may be 0
+        assert reward.shape == leaf.shape and grows.all() and gradient.max() > 0
 
 
 # (variant at its neutral value, base): the same losses on the same bundle.

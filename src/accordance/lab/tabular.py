@@ -214,6 +214,33 @@ class TokenTable(TablePolicy):
         values = self.log_probs[prompt[..., None], position, before, response.clamp(min=0)]
         return values.masked_fill(response < 0, 0.0)
 
+    def distributions(self, prompt: Tensor, response: Tensor) -> Tensor:
+        """Log-probabilities of all tokens at the place of each, shape [..., T, V]; anything after the end."""
+        begin = torch.full_like(response[..., :1], self.vocabulary)
+        before = torch.cat([begin, response[..., :-1]], -1).clamp(min=0)
+        return self.log_probs[prompt[..., None], torch.arange(self.steps).expand_as(response), before]
+
+    def compared(
+        self,
+        prompt: Tensor,
+        response: Tensor,
+        *,
+        ref: TokenTable | None = None,
+        teacher: TokenTable | None = None,
+        teacher_ref: TokenTable | None = None,
+    ) -> dict[str, Tensor]:
+        """Comparisons of whole distributions at each token, by their names in `Tokens`, each [..., T]."""
+        own = self.distributions(prompt, response)
+        others = {
+            name: None if table is None else table.distributions(prompt, response).detach()
+            for name, table in (("kl", ref), ("teacher_kl", teacher), ("before", teacher_ref))
+        }
+        before = others.pop("before")
+        found = {name: (p.exp() * (p - own)).sum(-1) for name, p in others.items() if p is not None}
+        if before is not None and others["teacher_kl"] is not None:
+            found["advantage"] = (own.exp() * (others["teacher_kl"] - before)).sum(-1)
+        return found
+
     def logp(self, prompt: Tensor, response: Tensor) -> Tensor:
         return self.token_logps(prompt, response).sum(-1)
 
@@ -228,14 +255,19 @@ class TokenTable(TablePolicy):
         *,
         ref: TablePolicy | None = None,
         gap: Tensor | None = None,
+        teacher: TokenTable | None = None,
+        teacher_ref: TokenTable | None = None,
     ) -> PairLogps:
-        """Pairs as a bundle, per-token values included."""
+        """Pairs as a bundle, per-token values included; see `compared` for what a teacher adds."""
         bundle = super().pairs(prompt, chosen, rejected, ref=ref, gap=gap)
         both = torch.stack([chosen, rejected], 1).flatten(0, 1)
         each, kept = prompt.repeat_interleave(2), both >= 0
         row = torch.arange(len(both))[:, None].expand_as(both)[kept]
         ref_tokens = ref.token_logps(each, both)[kept] if isinstance(ref, TokenTable) else None
-        return replace(bundle, tokens=Tokens(self.token_logps(each, both)[kept], row, ref_tokens))
+        table = ref if isinstance(ref, TokenTable) else None
+        whole = self.compared(each, both, ref=table, teacher=teacher, teacher_ref=teacher_ref)
+        compared = {name: values[kept] for name, values in whole.items()}
+        return replace(bundle, tokens=Tokens(self.token_logps(each, both)[kept], row, ref_tokens, **compared))
 
     def lists(
         self,

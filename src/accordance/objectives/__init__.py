@@ -7,7 +7,9 @@ function from options to an `Objective` with `@objective("name")`; over pairs it
 
 from accordance.objectives.bco import bco
 from accordance.objectives.compose import get_objective, parts_of, weighted_sum
+from accordance.objectives.degree import spo
 from accordance.objectives.density import density_ratio_weights
+from accordance.objectives.distillation import adpa, dckd
 from accordance.objectives.distributional import f_dpg
 from accordance.objectives.divergences import Divergence, divergence_names, get_divergence
 from accordance.objectives.expression import Term, known_options, parse_objective, term_names
@@ -71,6 +73,7 @@ from accordance.objectives.registry import (
 )
 from accordance.objectives.reweight import conflict, focal, label_confidence, lcpo
 from accordance.objectives.single import apo_zero_unpaired, kto, sft
+from accordance.objectives.token_level import sparsepo, tdpo
 from accordance.objectives.workers import across_workers
 
 __all__ = [
@@ -80,6 +83,7 @@ __all__ = [
     "Score",
     "Term",
     "across_workers",
+    "adpa",
     "advantages",
     "apo_down",
     "apo_zero",
@@ -91,6 +95,7 @@ __all__ = [
     "cpo",
     "cut",
     "dapo",
+    "dckd",
     "density_ratio_weights",
     "discopop",
     "distinguishing",
@@ -148,8 +153,11 @@ __all__ = [
     "sami",
     "sft",
     "simpo",
+    "sparsepo",
+    "spo",
     "sppo",
     "squared",
+    "tdpo",
     "term_names",
     "unbiased_log_sigmoid",
     "weighted_sum",

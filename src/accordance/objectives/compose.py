@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from accordance.core.errors import ConfigError, unknown
-from accordance.core.objective import Bundle, ListLogps, Objective, PairLogps, UnaryLogps
+from accordance.core.objective import Auxiliary, Bundle, ListLogps, Objective, PairLogps, UnaryLogps
 from accordance.objectives.expression import Term, parse_objective, term_names
 from accordance.objectives.listwise import best
 from accordance.objectives.registry import build_objective, objective_options, qualified_options
@@ -87,6 +87,11 @@ def weighted_sum(members: Sequence[tuple[Objective[Any], float]]) -> Objective[A
         rewards=next((part.rewards for part, _ in parts if part.rewards), None),
         state={f"{part.name}.{key}": value for part, _ in parts for key, value in part.state.items()},
         advantages=_one_advantages(parts),
+        whole=tuple(dict.fromkeys(name for part, _ in parts for name in part.whole)),
+        hidden=any(part.hidden for part, _ in parts),
+        layers=any(part.layers for part, _ in parts),
+        module=_one_module(parts),
+        own_answers=any(part.own_answers for part, _ in parts),
     )
 
 
@@ -143,7 +148,19 @@ def _one_advantages(parts: Sequence[tuple[Objective[Any], float]]) -> Callable[[
     return having[0].advantages if having else None
 
 
+def _one_module(parts: Sequence[tuple[Objective[Any], float]]) -> Auxiliary | None:
+    having = [part for part, _ in parts if part.module is not None]
+    if len(having) > 1:
+        raise _mismatch(having, "each trains parts of its own")
+    return having[0].module if having else None
+
+
 def _common_bundle(members: Sequence[Objective[Any]]) -> type[Bundle]:
+    writing = [m.name for m in members if m.own_answers]
+    if writing and any(m.bundle is not UnaryLogps and not m.own_answers for m in members):
+        raise _mismatch(
+            members, f"{', '.join(writing)} puts the policy's own answers in the rejected ones' place"
+        )
     if len(members) > 1 and (own := [m.name for m in members if m.arrange is not None]):
         raise _mismatch(members, f"{', '.join(own)} arranges examples of its own")
     kinds = {member.bundle for member in members}

@@ -186,6 +186,13 @@ def _check_wrappable(name: str, base: Objective[Any], once: bool) -> None:
             found=f"{base.name} arranges examples of its own",
             expected="an objective that compares a chosen with a rejected answer",
         )
+    if base.rewards is None:
+        raise ConfigError(
+            f"{name} can't wrap {base.name}: it does not say which of two answers is better",
+            where="objective",
+            found=f"{base.name} implies no rewards",
+            expected="an objective that compares a chosen with a rejected answer",
+        )
     if base.state and not once:
         raise ConfigError(
             f"{name} can't wrap {base.name}: it keeps running values, which asking twice a step would spoil",

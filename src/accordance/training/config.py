@@ -22,6 +22,7 @@ from accordance.objectives import (
     parts_of,
     wrapper_names,
 )
+from accordance.training.distillation import AuxiliaryOptions, check_auxiliary, without_effect
 from accordance.training.rollouts import ROLLOUT_OPTIONS, RolloutOptions, online_objective
 
 Parallel = Literal["ddp", "fsdp2", "zero2", "zero3"]
@@ -46,7 +47,7 @@ _NO_EFFECT = {
 _ARGUMENTS = {field.name for field in dataclasses.fields(TrainingArguments)}
 
 
-class TrainingConfig(RolloutOptions):
+class TrainingConfig(AuxiliaryOptions, RolloutOptions):
     """How a policy is trained, from records or, where a `reward` is named, from what it samples itself.
 
     Beside these fields it takes the options of the objective (`beta`, `label_smoothing`, ...) and every argument of
@@ -179,6 +180,8 @@ class TrainingConfig(RolloutOptions):
             options = {name: value for name, value in (self.model_extra or {}).items() if name in known}
             made = get_objective(self.objective, **options)
             self._check_source(made)
+            fp16 = "fp16" if (self.model_extra or {}).get("fp16") else ""
+            check_auxiliary(made, self.model_fields_set, self, self.parallel or fp16)
             self._objective = online_objective(made, self) if self.online else made
             self._pairs = made.bundle.kind == "pair"
             self.build_balancer()
@@ -196,6 +199,7 @@ class TrainingConfig(RolloutOptions):
         gone |= {"save_total_limit"} if self.save_strategy == "no" else set()
         gone |= set() if objective.reference else {"reference", "reference_cache", "cache_dir"}
         gone |= set() if self.reference_cache else {"cache_dir"}
+        gone |= without_effect(objective)
         if self.online:
             return gone | {"reference_cache", "cache_dir"} | (set() if self._pairs else {"pairing"})
         return gone | ROLLOUT_OPTIONS
@@ -271,7 +275,8 @@ class TrainingConfig(RolloutOptions):
     def arguments(self) -> TrainingArguments:
         """transformers' training arguments."""
         own = {name: value for name, value in self.model_dump().items() if name in _ARGUMENTS}
-        own = {name: value for name, value in own.items() if name not in RolloutOptions.model_fields}
+        apart = {**RolloutOptions.model_fields, **AuxiliaryOptions.model_fields}
+        own = {name: value for name, value in own.items() if name not in apart}
         own.pop("resume_from_checkpoint")
         own["learning_rate"] = self.rate
         own |= _parallel(self.parallel)

@@ -29,6 +29,7 @@ from accordance.models import (
     weights_hash,
 )
 from accordance.training.config import TrainingConfig
+from accordance.training.distillation import load_teacher, needs_live_reference, open_up, with_own_answers
 from accordance.training.examples import Examples, examples_for
 from accordance.training.online import RolloutTrainer
 from accordance.training.rollouts import RolloutSource, prompts_for, reference_answers
@@ -169,6 +170,10 @@ def _offline(
         note("tokenise", done, max(done, len(records)))
 
     how = {"max_length": config.max_length, "attribute": config.attribute, "seed": config.seed}
+    if objective.own_answers:
+        asked = {"attribute": config.attribute, "seed": config.seed}
+        records = with_own_answers(policy, records, **asked)
+        held_out = with_own_answers(policy, held_out, **asked) if held_out is not None else None
     data = examples_for(objective, records, policy.encoder, progress=tokenised, **how)
     held = (
         examples_for(objective, held_out, policy.encoder, annotators=data.annotators, **how)
@@ -179,7 +184,15 @@ def _offline(
     if config.use_peft:
         add_adapter(policy, config)
     clock = time.perf_counter()
-    reference, described = _reference(policy, objective, config, arguments, data, held, note)
+    if needs_live_reference(objective):
+        reference, described = _live_reference(policy, objective, config)
+        open_up(reference, objective)
+    else:
+        reference, described = _reference(policy, objective, config, arguments, data, held, note)
+    wanted = [*_needed(arguments, data), *(held.items if held is not None else ())]
+    groups = [example.group for example in wanted]
+    shared["teacher"] = load_teacher(policy, objective, config, config.max_tokens, groups, note)
+    shared["auxiliary_rate"] = config.auxiliary_learning_rate
     timings["reference"] = time.perf_counter() - clock
     return (
         PreferenceTrainer(policy, objective, arguments, data, held, reference=reference, **shared),

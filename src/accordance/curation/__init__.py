@@ -5,6 +5,7 @@ why, from which `undo()` gives back the input. To add a step, write a `Step` and
 """
 
 from accordance.curation.curry import Curriculum, CurryPairs, curry_pairs, pairs_from_ranking, stages
+from accordance.curation.hyper import HybridRouter, Route, draw_mixes, route_features, score_mixes
 from accordance.curation.isa import Sample, Select, information_sample, rarity, two_gaussians
 from accordance.curation.pipeline import Pipeline, Plan, Step, Tools, make_step, step, step_kinds
 from accordance.curation.pipeline_account import Curated, Done, Touch
@@ -34,11 +35,13 @@ __all__ = [
     "DropDisputed",
     "DropDuplicates",
     "DropTies",
+    "HybridRouter",
     "LengthBalance",
     "LimitLength",
     "Pipeline",
     "Plan",
     "Relabel",
+    "Route",
     "Sample",
     "Select",
     "Step",
@@ -47,6 +50,7 @@ __all__ = [
     "WeighAnnotators",
     "curation_report",
     "curry_pairs",
+    "draw_mixes",
     "information_sample",
     "make_step",
     "measure",
@@ -54,8 +58,10 @@ __all__ = [
     "rarity",
     "read_pipeline",
     "recipe_text",
+    "route_features",
     "save_curated",
     "save_pipeline",
+    "score_mixes",
     "set_aside",
     "stages",
     "step",

@@ -4,6 +4,7 @@ A `Pipeline` of steps goes over Records and returns `Curated`: new Records, and 
 why, from which `undo()` gives back the input. To add a step, write a `Step` and register it with `@step("name")`.
 """
 
+from accordance.curation.anyprefer import Anyprefer, FunctionTool, Tool
 from accordance.curation.curry import Curriculum, CurryPairs, curry_pairs, pairs_from_ranking, stages
 from accordance.curation.hyper import HybridRouter, Route, draw_mixes, route_features, score_mixes
 from accordance.curation.isa import Sample, Select, information_sample, rarity, two_gaussians
@@ -26,6 +27,7 @@ from accordance.curation.steps_people import Agree, DropDisputed, Relabel, Weigh
 __all__ = [
     "MEASURES",
     "Agree",
+    "Anyprefer",
     "Balance",
     "Curated",
     "Curriculum",
@@ -35,6 +37,7 @@ __all__ = [
     "DropDisputed",
     "DropDuplicates",
     "DropTies",
+    "FunctionTool",
     "HybridRouter",
     "LengthBalance",
     "LimitLength",
@@ -45,6 +48,7 @@ __all__ = [
     "Sample",
     "Select",
     "Step",
+    "Tool",
     "Tools",
     "Touch",
     "WeighAnnotators",

@@ -133,7 +133,8 @@ def _explicit(
             k.shape[-2] - q.shape[-2]
         )
     if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+        nothing = torch.finfo(scores.dtype).min  # not -inf: a padded query sees nothing at all
+        scores = scores.masked_fill(~mask, nothing) if mask.dtype == torch.bool else scores + mask
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype)
     return torch.matmul(F.dropout(weights, dropout), v)
 

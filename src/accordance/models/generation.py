@@ -1,4 +1,9 @@
-"""Sampling from local weights: one seeded loop over batches of prompts of similar length."""
+"""Sampling from local weights: seeded, over batches of prompts of similar length.
+
+Models of ordinary attention go through a loop of our own: a prompt is computed once for all its responses, and
+responses that have ended leave the batch. Others, and those whose checkpoint asks for more than sampling (penalties,
+forced tokens), go through transformers' `generate`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,27 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from accordance.core.policy import Completion
+
+#: What a checkpoint's generation config may say without that our loop has to know of it.
+_KNOWN = {
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "do_sample",
+    "temperature",
+    "top_k",
+    "top_p",
+    "max_length",
+    "max_new_tokens",
+    "use_cache",
+    "transformers_version",
+    "trust_remote_code",
+    "cache_implementation",
+    "chat_format",
+    "_from_model_config",
+}
+#: Share of a batch that must have ended before it is made smaller: that copies what the others attend to.
+_LEAVE = 0.125
 
 
 class _Tape:
@@ -56,15 +82,18 @@ def sample(
     seed: int,
     max_tokens: int,
     progress: Any = None,
+    ordinary: bool = False,
 ) -> list[list[Completion]]:
     """`n` completions of each tokenised prompt; see `Policy.generate`.
 
     Args:
+        ordinary: whether the model attends in the ordinary way, so that our own loop may be taken.
         max_tokens: budget of positions (padding and room for new tokens counted) of one batch.
         progress: called with the number of prompts done since the last call.
     """
     training = model.training
     model.eval()
+    write = _own_batch if ordinary and not _asks_for_more(model) else _batch
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     out: list[list[Completion]] = [[] for _ in prompts]
     devices = [model.device] if model.device.type == "cuda" else []
@@ -78,7 +107,7 @@ def sample(
                 ):
                     size += 1
                 batch, order = order[:size], order[size:]
-                made = _batch(
+                made = write(
                     model,
                     tokenizer,
                     end_ids,
@@ -97,6 +126,87 @@ def sample(
     return out
 
 
+def _asks_for_more(model: Any) -> bool:
+    config = getattr(model, "generation_config", None)
+    said = {} if config is None else config.to_diff_dict()
+    return any(value not in (None, False) for name, value in said.items() if name not in _KNOWN)
+
+
+def _padded(prompts: list[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Prompts that end at the same place, and where they are; shape [prompts, longest] each."""
+    width = max(map(len, prompts))
+    ids = torch.full((len(prompts), width), pad)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    return ids, mask
+
+
+def _own_batch(
+    model: Any,
+    tokenizer: Any,
+    end_ids: frozenset[int],
+    prompts: list[Sequence[int]],
+    n: int,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+) -> list[list[Completion]]:
+    """Write to a batch of prompts: each computed once, and only responses that go on are computed further."""
+    each = 1 if temperature == 0 else n
+    ids, mask = (value.to(model.device) for value in _padded(prompts, tokenizer.pad_token_id))
+    ends = torch.tensor(sorted(end_ids), device=ids.device)
+    place = (mask.cumsum(1) - 1).clamp(min=0)
+    out = model(input_ids=ids, attention_mask=mask, position_ids=place, use_cache=True, logits_to_keep=1)
+    cache = out.past_key_values
+    if each > 1:
+        cache.batch_repeat_interleave(each)
+    scores = out.logits[:, -1].repeat_interleave(each, 0)
+    mask, place = mask.repeat_interleave(each, 0), place[:, -1:].repeat_interleave(each, 0)
+    rows = torch.arange(len(scores), device=ids.device)  # which response each row of the batch is
+    going = torch.ones_like(rows, dtype=torch.bool)
+    written = torch.full((len(rows), max_new_tokens), -1, device=ids.device)
+    logps = torch.zeros(written.shape, device=ids.device)
+    for step in range(max_new_tokens):
+        logp = torch.log_softmax(scores.float(), -1)
+        token = _draw(logp, temperature, top_p)
+        written[rows[going], step] = token[going]
+        logps[rows[going], step] = logp.gather(1, token[:, None])[going, 0]
+        going = going & ~torch.isin(token, ends)
+        left = int(going.sum())
+        if not left or step == max_new_tokens - 1:
+            break
+        if left <= len(going) * (1 - _LEAVE):
+            cache.batch_select_indices(going.nonzero()[:, 0])
+            rows, token, mask, place = rows[going], token[going], mask[going], place[going]
+            going = going[going]
+        mask, place = torch.cat([mask, torch.ones_like(mask[:, :1])], 1), place + 1
+        out = model(
+            input_ids=token[:, None],
+            attention_mask=mask,
+            position_ids=place,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        scores = out.logits[:, -1]
+    lists = zip(written.tolist(), logps.tolist())
+    completions = [_completion(tokenizer, end_ids, [t for t in row if t >= 0], lp) for row, lp in lists]
+    return [completions[i * each : (i + 1) * each] * (n // each) for i in range(len(prompts))]
+
+
+def _draw(logp: Tensor, temperature: float, top_p: float) -> Tensor:
+    """One token for each row of log-probabilities, shape [rows]."""
+    if temperature == 0:
+        return logp.argmax(-1)
+    probs = torch.softmax(logp / temperature, -1)
+    if top_p < 1:
+        ordered, index = probs.sort(-1, descending=True)
+        outside = ordered.cumsum(-1) - ordered >= top_p
+        probs = probs.masked_fill(outside.gather(-1, index.argsort(-1)), 0.0)
+    return torch.multinomial(probs, 1)[:, 0]
+
+
 def _batch(
     model: Any,
     tokenizer: Any,
@@ -107,12 +217,9 @@ def _batch(
     temperature: float,
     top_p: float,
 ) -> list[list[Completion]]:
-    pad, width = tokenizer.pad_token_id, max(map(len, prompts))
-    ids = torch.full((len(prompts), width), pad)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
+    pad = tokenizer.pad_token_id
+    ids, mask = _padded(prompts, pad)
+    width = ids.shape[1]
     greedy = temperature == 0
     tape = _Tape()
     made = model.generate(

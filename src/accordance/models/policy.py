@@ -174,6 +174,7 @@ class LocalPolicy:
             seed=seed,
             max_tokens=self.max_tokens,
             progress=progress,
+            ordinary=self.engine.shared,
         )
 
     @contextlib.contextmanager

@@ -8,6 +8,7 @@ from accordance.curation.anyprefer import Anyprefer, FunctionTool, Tool
 from accordance.curation.curry import Curriculum, CurryPairs, curry_pairs, pairs_from_ranking, stages
 from accordance.curation.hyper import HybridRouter, Route, draw_mixes, route_features, score_mixes
 from accordance.curation.isa import Sample, Select, information_sample, rarity, two_gaussians
+from accordance.curation.mora import Diagnosis, Expansion, Rewriter, diagnose, expand
 from accordance.curation.pipeline import Pipeline, Plan, Step, Tools, make_step, step, step_kinds
 from accordance.curation.pipeline_account import Curated, Done, Touch
 from accordance.curation.pipeline_files import (
@@ -32,11 +33,13 @@ __all__ = [
     "Curated",
     "Curriculum",
     "CurryPairs",
+    "Diagnosis",
     "Done",
     "DropCycles",
     "DropDisputed",
     "DropDuplicates",
     "DropTies",
+    "Expansion",
     "FunctionTool",
     "HybridRouter",
     "LengthBalance",
@@ -44,6 +47,7 @@ __all__ = [
     "Pipeline",
     "Plan",
     "Relabel",
+    "Rewriter",
     "Route",
     "Sample",
     "Select",
@@ -54,7 +58,9 @@ __all__ = [
     "WeighAnnotators",
     "curation_report",
     "curry_pairs",
+    "diagnose",
     "draw_mixes",
+    "expand",
     "information_sample",
     "make_step",
     "measure",

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from accordance.core.errors import ConfigError
+from accordance.core.named import named_object
 from accordance.core.policy import Prompt
 from accordance.core.scorer import FunctionScorer
 
@@ -88,46 +85,8 @@ def _scores(given: Any) -> bool:
 
 
 def _named(name: str) -> Any:
-    module_name, _, attribute = name.rpartition(":")
-    if not module_name or not attribute:
-        raise ConfigError(
-            "a scorer is named module:function",
-            where="scorer",
-            found=name,
-            expected="module:function, file.py:function, or population",
-        )
-    try:
-        module = _file(module_name) if module_name.endswith(".py") else _module(module_name)
-    except Exception as error:  # the user's own module may fail in any way
-        raise ConfigError(
-            f"{module_name} can't be imported: {type(error).__name__}: {error}", where="scorer", found=name
-        ) from error
-    found = getattr(module, attribute, None)
-    if found is None:
-        there = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise ConfigError(
-            f"{module_name} has no {attribute!r}",
-            where="scorer",
-            expected=f"one of: {', '.join(there) or 'none'}",
-        )
-    if isinstance(found, type):
-        found = found()
+    expected = "a scorer: module:function, file.py:function, or population"
+    found = named_object(name, where="scorer", expected=expected)
     if not callable(found) and not _scores(found):
         raise ConfigError("this is no function and no scorer", where="scorer", found=name)
     return found
-
-
-def _module(name: str) -> Any:
-    """Import from the folder in which the command runs, too, as `python -m` does."""
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    return importlib.import_module(name)
-
-
-def _file(path: str) -> Any:
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    if spec is None or spec.loader is None:
-        raise FileNotFoundError(path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

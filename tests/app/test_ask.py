@@ -216,6 +216,45 @@ def _judgments(db: Path) -> int:
         return store.counts()["judgments"]
 
 
+def test_informative_order_asks_first_about_what_is_not_known_yet(asking: Asking, tmp_path: Path) -> None:
+    words = [
+        "the",
+        "cat",
+        "sat",
+        "on",
+        "a",
+        "mat",
+        "and",
+        "looked",
+        "at",
+        "all",
+        "of",
+        "us",
+        "for",
+        "a",
+        "while",
+    ]
+    short, long = " ".join(words[:3]), " ".join(words)
+    rows = [
+        Record(user(f"q{i}"), (Response.of(f"{long} {i}"), Response.of(short)), id=f"length{i}")
+        for i in range(6)
+    ]
+    rows += [Record(user(f"p{i}"), (Response.of(f"{short} {i}"), Response.of(f"I'm sorry, I can't {i}")), id=f"no{i}")
+             for i in range(6)]  # fmt: skip
+    file = str(save_records(Records.of(rows), tmp_path / "mixed.jsonl"))
+    with Store(asking.db) as store:
+        for i in range(60):  # others have settled the matter of length
+            said = Record(user(f"s{i}"), (Response.of(f"{long} {i}"), Response.of(f"{short} {i}")),
+                          (Judgment("comparison", (0, 1), (1, 0)),), id=f"s{i}")  # fmt: skip
+            store.add_records([said])
+    found = asking("=\n" * 4, "--records", file, "--as", "ann", "--order", "informative", "--limit", "4")
+    assert found["answered"] == 4
+    with Store(asking.db) as store:
+        mine = {e.task for e in store.judgments(annotator="ann")}
+        asked = [record.id for key, record in store.tasks() if key in mine]
+    assert all(name.startswith("no") for name in asked), asked
+
+
 def test_help_has_an_example(accord: Accord) -> None:
     shown = accord("ask", "--help")
     assert shown.exit_code == 0 and "accord ask" in " ".join(shown.stdout.split())

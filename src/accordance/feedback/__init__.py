@@ -8,13 +8,17 @@ from accordance.feedback.formats import FORMATS, format
 from accordance.feedback.loading import load_records
 from accordance.feedback.moral_graph import MoralGraph
 from accordance.feedback.preflight import preflight
+from accordance.feedback.rational import Choice, fit, fit_skilled
 from accordance.feedback.saving import save_records
 from accordance.feedback.trees import MessageTree, load_trees
 
 __all__ = [
     "FORMATS",
+    "Choice",
     "MessageTree",
     "MoralGraph",
+    "fit",
+    "fit_skilled",
     "format",
     "load_records",
     "load_trees",

@@ -59,7 +59,7 @@ def ask(
     ] = 1,
     order: Annotated[
         str,
-        typer.Option("--order", help="`given`, or `random`."),
+        typer.Option("--order", help="`given`, `random`, or `informative`: what teaches the most comes first."),
     ] = "given",
     group: Annotated[
         str | None, typer.Option("--group", help="The group that the annotator belongs to.")
@@ -106,8 +106,8 @@ def ask(
         silence_loaded()
     if annotator is None and export is None and records is None:
         raise ConfigError("who is asked?", remedy="--as NAME; or --export FILE, to write what was said")
-    if order not in ("given", "random"):
-        raise ConfigError("unknown order", found=order, expected="given or random")
+    if order not in ("given", "random", "informative"):
+        raise ConfigError("unknown order", found=order, expected="given, random or informative")
     for name, value in (("format", format), ("split", split), ("keep_judgments", keep_judgments)):
         if records is None and value:
             raise ConfigError(f"{name} has no effect without --records", found=value)
@@ -297,6 +297,10 @@ def _arrange(
     """How the questions ahead are ordered; questions about one task stay together, overall first."""
     import random
 
+    if order == "informative":
+        from accordance.app.informative import most_informative_first
+
+        return most_informative_first(store, project, interview, seed)
     if order == "random":
         places = {task: i for i, task in enumerate(dict.fromkeys(q.task for q in interview.questions))}
         order_of = random.Random(f"accord ask {interview.annotator.name} {seed}").sample(

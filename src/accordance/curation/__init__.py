@@ -23,7 +23,9 @@ from accordance.curation.pipeline_measures import MEASURES, measure
 from accordance.curation.pipeline_report import curation_report
 from accordance.curation.steps_balance import Balance, LengthBalance
 from accordance.curation.steps_clean import DropCycles, DropDuplicates, DropTies, LimitLength
+from accordance.curation.steps_instruct import DropSimilar, KeepBest, Novel, mix, rouge_l, self_instruct
 from accordance.curation.steps_people import Agree, DropDisputed, Relabel, WeighAnnotators
+from accordance.curation.survey import Entry, Recipe, recipe_book
 
 __all__ = [
     "MEASURES",
@@ -38,14 +40,19 @@ __all__ = [
     "DropCycles",
     "DropDisputed",
     "DropDuplicates",
+    "DropSimilar",
     "DropTies",
+    "Entry",
     "Expansion",
     "FunctionTool",
     "HybridRouter",
+    "KeepBest",
     "LengthBalance",
     "LimitLength",
+    "Novel",
     "Pipeline",
     "Plan",
+    "Recipe",
     "Relabel",
     "Rewriter",
     "Route",
@@ -64,14 +71,18 @@ __all__ = [
     "information_sample",
     "make_step",
     "measure",
+    "mix",
     "pairs_from_ranking",
     "rarity",
     "read_pipeline",
+    "recipe_book",
     "recipe_text",
+    "rouge_l",
     "route_features",
     "save_curated",
     "save_pipeline",
     "score_mixes",
+    "self_instruct",
     "set_aside",
     "stages",
     "step",

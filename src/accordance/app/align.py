@@ -35,7 +35,7 @@ from accordance.core.report import Report, write_whole
 from accordance.evaluation import evaluate
 from accordance.feedback import load_records
 from accordance.models import LocalPolicy, load_policy
-from accordance.training import TrainingRun, train
+from accordance.training import TrainingRun, run_loop, train
 
 log = logging.getLogger("accordance")
 
@@ -156,16 +156,16 @@ def carry_out(
         open_folder(plan, folder)
     start = keep_start(plan, objects)
     with disk_errors(folder), nothing_left_of_a_failed_start(folder, lead):
-        run = train(
-            plan.policy,
-            plan.train,
-            recipe.config,
-            held_out=plan.held_out,
-            reward=rewards or None,
-            progress=note if lead else None,
-            callbacks=callbacks if lead else (),
-            card=lambda: card_of(plan, None, None),
-        )
+        shown: dict[str, Any] = {
+            "reward": rewards or None,
+            "progress": note if lead else None,
+            "callbacks": callbacks if lead else (),
+            "card": lambda: card_of(plan, None, None),
+        }
+        if recipe.config.loop is not None:
+            run = run_loop(plan.policy, plan.train, recipe.config, **shown)
+        else:
+            run = train(plan.policy, plan.train, recipe.config, held_out=plan.held_out, **shown)
     part_ways()
     if run.interrupted or not lead:
         return Alignment(None, plan.policy, run, folder)

@@ -19,6 +19,14 @@ _CURVES = (
     ("loss", "Loss", "loss"),
     ("rewards/accuracies", "Preference accuracy of training batches", "share"),
     ("rewards/margins", "Reward margin of training batches", "reward"),
+    ("reward", "Reward of what was sampled", "reward"),
+    ("kl", "KL from the reference, of what was sampled", "nats per answer"),
+    ("completions/mean_length", "Length of what was sampled", "tokens"),
+    (
+        "sampling/sampling_logp_difference/max",
+        "Log-probabilities, training against sampling",
+        "largest gap, nats",
+    ),
 )
 
 
@@ -48,6 +56,7 @@ def add_training(report: Report, plan: Plan, run: TrainingRun, rows: Mapping[str
             if len(held) > 1:
                 series["held out"] = tuple(zip(*held))
             report.figure(title, figures.lines(series, xlabel="step", ylabel=label))
+    _stages(report, run)
     timings = {f"seconds to {what}": seconds for what, seconds in run.timings.items()}
     report.data("training", {"steps": run.steps, "reference": run.reference, **run.metrics, **timings})
     names = {"train_runtime": "seconds of training", "train_loss": "mean loss"}
@@ -56,6 +65,25 @@ def add_training(report: Report, plan: Plan, run: TrainingRun, rows: Mapping[str
     report.section("How it was made")
     report.code("Recipe", yaml.safe_dump(plan.recipe.options(), sort_keys=False, allow_unicode=True))
     report.code("Made with", yaml.safe_dump(plan.made_with, sort_keys=False))
+
+
+def _stages(report: Report, run: TrainingRun) -> None:
+    """What each stage of a loop did, and what was measured on the way."""
+    if not run.stages:
+        return
+    named = {"name": "stage", "examples": "examples", "steps": "steps", "seconds": "seconds"}
+    report.table("Stages", list(named.values()), [[stage.get(key) for key in named] for stage in run.stages])
+    report.data("stages", run.stages).data("measures", run.measures)
+    tables = {name: values for name, values in run.measures.items() if isinstance(values, dict)}
+    columns = list(dict.fromkeys(key for values in tables.values() for key in values))
+    rows = [[name, *[values.get(key) for key in columns]] for name, values in tables.items()]
+    if rows:
+        report.table("Measured on the way", ["", *columns], rows)
+    for key in columns:
+        points = [(n, v[key]) for n, v in enumerate(tables.values(), 1) if isinstance(v.get(key), int | float)]
+        if len(points) > 1:
+            x, y = zip(*points)
+            report.figure(f"{key} on the way", figures.lines({key: (x, y)}, xlabel="measurement", ylabel=key))
 
 
 def _rows(rows: Mapping[str, Any]) -> list[list[Any]]:

@@ -1,24 +1,35 @@
 """Policy x Records x Objective -> Policy: the trainer, its configuration and its runs.
 
 In: a policy, records, a `TrainingConfig`. Out: the policy trained, with checkpoints in the run's folder. What varies
-is the objective and the source of examples; there is one trainer.
+is the objective and the source of examples (records, or rollouts); there is one trainer. A procedure of several stages
+is a `Loop`: write one and register it with `@loop("name")`.
 """
 
 from accordance.training.config import TrainingConfig, read_recipe
 from accordance.training.examples import Example, Examples, bundle_for, examples_for
+from accordance.training.loops import Loop, Session, loop, loop_kinds, run_loop
+from accordance.training.rollouts import Rollout, RolloutSource, group_scores
 from accordance.training.run import TrainingRun, disable_dropout, train
 from accordance.training.trainer import PreferenceTrainer, last_complete_checkpoint
 
 __all__ = [
     "Example",
     "Examples",
+    "Loop",
     "PreferenceTrainer",
+    "Rollout",
+    "RolloutSource",
+    "Session",
     "TrainingConfig",
     "TrainingRun",
     "bundle_for",
     "disable_dropout",
     "examples_for",
+    "group_scores",
     "last_complete_checkpoint",
+    "loop",
+    "loop_kinds",
     "read_recipe",
+    "run_loop",
     "train",
 ]

@@ -23,6 +23,7 @@ from accordance.objectives import (
     wrapper_names,
 )
 from accordance.training.distillation import AuxiliaryOptions, check_auxiliary, without_effect
+from accordance.training.registry import Loop, loop_kinds, make_loop
 from accordance.training.rollouts import ROLLOUT_OPTIONS, RolloutOptions, online_objective
 
 Parallel = Literal["ddp", "fsdp2", "zero2", "zero3"]
@@ -57,6 +58,8 @@ class TrainingConfig(AuxiliaryOptions, RolloutOptions):
     model_config = ConfigDict(extra="allow", validate_assignment=True)
 
     objective: str = Field("dpo", description="the loss, a sum such as 'dpo + 0.1*sft', or 'lcpo(dpo)'")
+    loop: str | None = Field(None, description="a procedure of several stages; its options are loop.name")
+    loop_options: dict[str, Any] = Field(default_factory=dict, description="options of the loop by name")
     output_dir: str = Field("runs/align", description="folder of the run")
     per_device_train_batch_size: int = Field(8, ge=1, description="examples per process and step")
     per_device_eval_batch_size: int = Field(16, ge=1, description="held-out examples per process and step")
@@ -134,6 +137,7 @@ class TrainingConfig(AuxiliaryOptions, RolloutOptions):
             ConfigError: a name is unknown (with the nearest known one), a value is out of range, or an option
                 would have no effect.
         """
+        options = _with_loop_options(options, where)
         extras = set(options) - set(cls.model_fields)
         objective = str(options.get("objective", cls.model_fields["objective"].default))
         known = known_options(objective)
@@ -182,10 +186,21 @@ class TrainingConfig(AuxiliaryOptions, RolloutOptions):
             self._check_source(made)
             fp16 = "fp16" if (self.model_extra or {}).get("fp16") else ""
             check_auxiliary(made, self.model_fields_set, self, self.parallel or fp16)
-            self._objective = online_objective(made, self) if self.online else made
+            # Where there is a loop, each of its stages decides for itself whether it learns online.
+            self._objective = online_objective(made, self) if self.online and self.loop is None else made
             self._pairs = made.bundle.kind == "pair"
             self.build_balancer()
+            if self.loop is not None:
+                self.build_loop()
         return self._objective
+
+    def build_loop(self) -> Loop:
+        """The loop with its options.
+
+        Raises:
+            ConfigError: it or an option of it is unknown, or a value is out of range.
+        """
+        return make_loop(str(self.loop), self.loop_options, where="loop")
 
     def without_effect(self) -> set[str]:
         """The names of options that do nothing with the others as they are."""
@@ -200,6 +215,7 @@ class TrainingConfig(AuxiliaryOptions, RolloutOptions):
         gone |= set() if objective.reference else {"reference", "reference_cache", "cache_dir"}
         gone |= set() if self.reference_cache else {"cache_dir"}
         gone |= without_effect(objective)
+        gone |= {"loop_options"} if self.loop is None else set()
         if self.online:
             return gone | {"reference_cache", "cache_dir"} | (set() if self._pairs else {"pairing"})
         return gone | ROLLOUT_OPTIONS
@@ -286,6 +302,20 @@ class TrainingConfig(AuxiliaryOptions, RolloutOptions):
             logging_nan_inf_filter=False,
             average_tokens_across_devices=False,
         )
+
+
+def _with_loop_options(options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Options of the loop, given as ``loop.name``, under `loop_options`."""
+    dotted = {key: value for key, value in options.items() if key.startswith("loop.")}
+    rest = {key: value for key, value in options.items() if key not in dotted}
+    own = dict(rest.get("loop_options") or {}) | {key.partition(".")[2]: v for key, v in dotted.items()}
+    if own and rest.get("loop") is None:
+        raise ConfigError(
+            f"{next(iter(own))} has no effect: there is no loop",
+            where=where,
+            remedy=f"name one: {', '.join(loop_kinds())}",
+        )
+    return rest | ({"loop_options": own} if own else {})
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:

@@ -58,6 +58,8 @@ class TrainingRun:
         interrupted: whether it was stopped by Ctrl-C; a checkpoint is in the folder.
         reference: where reference log-probabilities came from.
         timings: seconds spent on tokenising, on the reference and on training.
+        stages: of a loop: what each stage learned from, its steps and seconds.
+        measures: of a loop: what it measured on the way, by name.
     """
 
     policy: LocalPolicy
@@ -68,6 +70,8 @@ class TrainingRun:
     interrupted: bool = False
     reference: str = "none"
     timings: dict[str, float] = field(default_factory=dict)
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    measures: dict[str, Any] = field(default_factory=dict)
 
 
 def train(
@@ -77,6 +81,7 @@ def train(
     *,
     held_out: Records | None = None,
     reward: Sequence[Scorer | PairScorer] | Scorer | PairScorer | None = None,
+    reference: Reference | None = None,
     progress: Progress | None = None,
     callbacks: tuple[Any, ...] = (),
     card: Callable[[], str] | None = None,
@@ -91,6 +96,7 @@ def train(
         config: everything else.
         held_out: records for the held-out loss, where `eval_strategy` asks for it.
         reward: who scores what the policy samples, where `config.reward` names somebody.
+        reference: in the place of the policy before training.
         progress: called as the run goes on.
         callbacks: transformers callbacks, to probe the policy on the way.
         card: writes the model card's text.
@@ -114,6 +120,7 @@ def train(
         "starts_at_reference": config.reference is None,
         "card": card,
         "callbacks": (*callbacks, ProgressCallback(note), stop),
+        "reference": reference,
     }
     kind = _online if config.online else _offline
     given = reward if config.online else held_out
@@ -185,17 +192,19 @@ def _offline(
         add_adapter(policy, config)
     clock = time.perf_counter()
     if needs_live_reference(objective):
-        reference, described = _live_reference(policy, objective, config)
-        open_up(reference, objective)
+        shared["reference"], described = _live_reference(policy, objective, config, shared["reference"])
+        open_up(shared["reference"], objective)
     else:
-        reference, described = _reference(policy, objective, config, arguments, data, held, note)
+        shared["reference"], described = _reference(
+            policy, objective, config, arguments, data, held, note, shared["reference"]
+        )
     wanted = [*_needed(arguments, data), *(held.items if held is not None else ())]
     groups = [example.group for example in wanted]
     shared["teacher"] = load_teacher(policy, objective, config, config.max_tokens, groups, note)
     shared["auxiliary_rate"] = config.auxiliary_learning_rate
     timings["reference"] = time.perf_counter() - clock
     return (
-        PreferenceTrainer(policy, objective, arguments, data, held, reference=reference, **shared),
+        PreferenceTrainer(policy, objective, arguments, data, held, **shared),
         data,
         described,
     )
@@ -233,7 +242,7 @@ def _online(
     timings["tokenise"] = time.perf_counter() - clock
     if config.use_peft:
         add_adapter(policy, config)
-    reference, described = _live_reference(policy, objective, config)
+    shared["reference"], described = _live_reference(policy, objective, config, shared["reference"])
     rewards = reward if isinstance(reward, Sequence) else [reward]
     source = RolloutSource(policy, rewards, config, answers)
     return (
@@ -245,7 +254,6 @@ def _online(
             prompts=prompts,
             records=kept,
             options=config,
-            reference=reference,
             **shared,
         ),
         prompts,
@@ -254,13 +262,15 @@ def _online(
 
 
 def _live_reference(
-    policy: LocalPolicy, objective: Objective[Any], config: TrainingConfig
+    policy: LocalPolicy, objective: Objective[Any], config: TrainingConfig, given: Reference | None
 ) -> tuple[Reference | None, str]:
     """A reference that answers while the policy moves."""
     if not objective.reference:
         if "reference" in config.model_fields_set:
             raise ConfigError(f"reference has no effect: {objective.name} needs no reference")
         return None, "none needed"
+    if given is not None:
+        return given, "a model that was passed in"
     if config.reference is not None:
         other = load_policy(config.reference, tokenizer=policy.tokenizer, dtype=policy.engine.bare.dtype)
         if config.ref_model_sync_steps is None:
@@ -320,6 +330,7 @@ def _reference(
     data: Examples,
     held: Examples | None,
     note: Progress,
+    given: Reference | None,
 ) -> tuple[ReferenceFn | None, str]:
     """Where reference log-probabilities come from, made ready before the policy moves."""
     if not objective.reference:
@@ -327,7 +338,10 @@ def _reference(
             if option in config.model_fields_set:
                 raise ConfigError(f"{option} has no effect: {objective.name} needs no reference")
         return None, "none needed"
-    if config.reference is not None:
+    if given is not None:
+        source, described = given, "a model that was passed in"
+        digest = weights_hash(given.engine.model, adapter=True)
+    elif config.reference is not None:
         other = load_policy(config.reference, tokenizer=policy.tokenizer, dtype=policy.engine.bare.dtype)
         source, described = Reference(other.engine, max_tokens=config.max_tokens), config.reference
         digest = weights_hash(other.model, adapter=True)

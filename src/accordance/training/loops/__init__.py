@@ -1,0 +1,27 @@
+"""Procedures of several stages: each a training run of its own, on records that the stage before may have decided.
+
+In: what `train` takes, and a `loop` in the config. Out: the policy trained, and what each stage measured. To add one,
+subclass `Loop`, register it with `@loop("name")`, and let its `run` do everything costly through the `Session`.
+"""
+
+from accordance.training.loops.curriculum import Curriculum
+from accordance.training.loops.iterate import Iterate
+from accordance.training.loops.lifelong import Lifelong
+from accordance.training.loops.session import Interrupted, Session, best_and_worst, run_loop
+from accordance.training.loops.weak_to_strong import WeakToStrongLoop
+from accordance.training.registry import Loop, loop, loop_kinds, make_loop
+
+__all__ = [
+    "Curriculum",
+    "Interrupted",
+    "Iterate",
+    "Lifelong",
+    "Loop",
+    "Session",
+    "WeakToStrongLoop",
+    "best_and_worst",
+    "loop",
+    "loop_kinds",
+    "make_loop",
+    "run_loop",
+]

@@ -20,6 +20,7 @@ from accordance.app.commands import (
     lab,
     report,
     score,
+    synthesize,
     systems,
 )
 
@@ -53,6 +54,7 @@ app.command("data")(data.data)
 app.command("explain")(explain.explain)
 app.command("aggregate")(aggregate.aggregate)
 app.command("curate")(curate.curate)
+app.command("synthesize")(synthesize.synthesize)
 app.command("generate")(generate.generate)
 app.command("score")(score.score)
 app.command("evaluate")(evaluate.evaluate)

@@ -25,7 +25,10 @@ LONGEST, RUN = 600, 6
 class Tool(Protocol):
     """Something a judge may ask: a calculator, a table of facts, a search."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What evidence is called by."""
+        ...
 
     def __call__(self, prompt: str) -> str | None:
         """What it finds out about a prompt, or None where it does not apply."""

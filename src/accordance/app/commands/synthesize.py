@@ -1,0 +1,224 @@
+"""`accord synthesize`: make feedback with models; the cost is shown first, and nothing is paid twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from accordance.app import options as o
+from accordance.app.terminal import Terminal, command, silence_loaded
+
+if TYPE_CHECKING:
+    from accordance.core.record import Records
+
+ANSWERS, RECORDS, SETTINGS, DROPPED = (
+    "answers.db",
+    "records.jsonl.gz",
+    "synthesize-settings.json",
+    "dropped.jsonl",
+)
+
+
+@command
+def synthesize(
+    terminal: Terminal,
+    method: Annotated[
+        str | None,
+        typer.Argument(metavar="METHOD", help="How; without one, the methods and their options are listed."),
+    ] = None,
+    records: Annotated[
+        str,
+        typer.Option(
+            "--records", "--data", help="Prompts, responses or conversations to work on; as feedback."
+        ),
+    ] = "lab:demo",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            help="Who writes; again for more. A checkpoint, `lab:base`, `lab`, `lab:writers`, or `api:provider/model`.",
+        ),
+    ] = None,
+    judge: Annotated[
+        str, typer.Option("--judge", help="Who judges: as --model; `lab` is the scripted judge.")
+    ] = "lab",
+    tool: Annotated[
+        list[str] | None,
+        typer.Option("--tool", help="A function of the prompt, `module:function` or `file.py:function`."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="An option of the method, name=value; again for more.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would cost, and stop.")] = False,
+    budget: Annotated[int | None, typer.Option("--budget", min=0, help="At most so many calls.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on in a folder; what is answered costs nothing.")
+    ] = False,
+    output_dir: Annotated[
+        str, typer.Option("--output-dir", "--output_dir", "-o", help="Where records and report go.")
+    ] = "runs/synthesize",
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", "--max_new_tokens", min=1, help="Where responses are cut.")
+    ] = 256,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Of the responses.")] = 1.0,
+    block: Annotated[
+        int, typer.Option("--block", min=1, help="Items worked on at once; what is whole is kept.")
+    ] = 16,
+    format: o.Format = None,
+    split: o.Split = None,
+    limit: o.Limit = None,
+    seed: o.Seed = 0,
+    as_json: o.AsJson = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Make feedback: responses, judgments, and an account of what was dropped.
+
+    Examples: `accord synthesize`; `accord synthesize rank --model lab --limit 200`;
+    `accord synthesize ultrafeedback --model lab:writers --set critique=true --dry-run`;
+    `accord synthesize rank --model lab:base --judge api:openai/gpt-4o --budget 5000 -o runs/made --resume`
+    """
+    from accordance.app.folder import check_writable
+    from accordance.core.asking import AnswerCache, Budget
+    from accordance.core.record import Account
+    from accordance.curation.synthesis import METHODS
+    from accordance.curation.synthesis_report import cost_report, synthesis_report
+    from accordance.feedback import save_records
+    from accordance.feedback.synthesis import synthesize as work
+
+    if method is None:
+        _list(terminal, METHODS)
+        return
+    if not verbose:
+        silence_loaded()
+    folder = Path(output_dir)
+    given: dict[str, Any] = {
+        "method": method,
+        "records": records,
+        "model": model or [],
+        "judge": judge,
+        "tool": tool or [],
+        "set": o.named_options((), settings or ()),
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "seed": seed,
+        "limit": limit,
+        "block": block,
+    }
+    if not dry_run:
+        _check_folder(folder, given, resume=resume)
+        check_writable(folder)
+    cache = AnswerCache(folder / ANSWERS if not dry_run or (folder / ANSWERS).exists() else None)
+    spent = Budget(budget)
+    way = _method(given, cache, spent)
+    source = _records(records, format, split, limit)
+    drafts = way.drafts(source, Account())
+    costs = way.cost(drafts)
+    plan = cost_report(way, costs, len(drafts), spent)
+    plan.data("answers_in_cache", len(cache))
+    if dry_run:
+        terminal.result(plan.to_dict(), plan.print)
+        return
+    most = sum(cost.calls for cost in costs)
+    terminal.say(
+        f"{len(drafts):,} items, at most {most:,} calls; {len(cache):,} answers are in the cache", "dim"
+    )
+    (folder / SETTINGS).write_text(json.dumps(given, indent=1, sort_keys=True), encoding="utf-8")
+    with terminal.progress() as note:
+        made = work(way, source, block=block, progress=lambda done, of: note("synthesize", done, of))
+    save_records(made, folder / RECORDS)
+    rows = [{"reason": why, "origin": origin} for why, some in made.account.rows.items() for origin in some]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (folder / DROPPED).write_text(lines, encoding="utf-8")
+    report = synthesis_report(made, way, costs, spent, seed=seed)
+    report.data("settings", given)
+    report.data("folder", str(folder))
+    _, page = report.save(folder, "synthesize")
+    terminal.say(f"Records: {folder / RECORDS}; report: {page}", "dim")
+    terminal.result(report.to_dict(), report.print)
+
+
+def _method(given: dict[str, Any], cache: Any, budget: Any) -> Any:
+    from accordance.app.assistants import assistants
+    from accordance.core.asking import Asked
+    from accordance.core.errors import ConfigError, unknown
+    from accordance.core.named import named_object
+    from accordance.curation.anyprefer import FunctionTool
+    from accordance.curation.synthesis import METHODS, Parts, make_method
+
+    name = given["method"]
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    if METHODS[name].models and not given["model"]:
+        raise ConfigError(f"{name} needs a model that writes", where="--model", remedy="--model lab, to try it")
+    models = [Asked(m, cache=cache, budget=budget) for m in assistants(given["model"], "writer")]
+    judge = Asked(assistants([given["judge"]], "judge")[0], cache=cache, budget=budget)
+    tools = [
+        FunctionTool(t.rpartition(":")[2], named_object(t, where="--tool", expected="a function of the prompt"))
+        for t in given["tool"]
+    ]
+    sampling = {key: given[key] for key in ("max_new_tokens", "temperature", "seed")}
+    return make_method(name, Parts(models, judge, tools, sampling), given["set"])
+
+
+def _check_folder(folder: Path, given: dict[str, Any], *, resume: bool) -> None:
+    from accordance.core.errors import ConfigError
+
+    there = folder / SETTINGS
+    if not there.exists():
+        if resume:
+            raise ConfigError("there is nothing to go on with", where=str(folder), remedy="leave --resume out")
+        return
+    if not resume:
+        raise ConfigError(
+            "the folder holds a synthesis",
+            where=str(folder),
+            remedy="--resume to go on with it, or another --output-dir",
+        )
+    before = json.loads(there.read_text(encoding="utf-8"))
+    other = {key: before.get(key) for key in given if before.get(key) != given[key]}
+    if other:
+        raise ConfigError(
+            "the folder holds a synthesis of other settings",
+            where=str(folder),
+            found=", ".join(f"{key}: {given[key]!r}" for key in other),
+            expected=", ".join(f"{key}: {value!r}" for key, value in other.items()),
+            remedy="the same settings (the budget may differ), or another --output-dir",
+        )
+
+
+def _records(source: str, format: str | None, split: str | None, limit: int | None) -> Records:
+    from accordance.app.sources import is_lab, lab_records
+    from accordance.feedback import load_records
+
+    if is_lab(source):
+        if (
+            limit is not None and limit < 1000 and "n=" not in source
+        ):  # the lab judges every record it is asked for
+            source += f"{'&' if '?' in source else '?'}n={max(limit, 1)}"
+        found = lab_records(source)
+        return found if limit is None else found.select(range(min(limit, len(found))))
+    return load_records(source, format=format, split=split, limit=limit).materialise()
+
+
+def _list(terminal: Terminal, methods: Any) -> None:
+    rows = [
+        [
+            m.name,
+            m.summary,
+            m.needs,
+            ", ".join(f"{k}={v}" for k, v in m.options.items() if k not in ("rubric", "principle")),
+        ]
+        for m in methods.values()
+    ]
+    value = [
+        {"name": m.name, "summary": m.summary, "needs": m.needs, "models": m.models, "options": m.options}
+        for m in methods.values()
+    ]
+    columns = ["method", "what it does", "works on", "options (--set)"]
+    terminal.result(
+        {"methods": value},
+        lambda console: console.print(terminal.table("Ways of making feedback", columns, rows)),
+    )

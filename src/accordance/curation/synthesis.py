@@ -1,0 +1,247 @@
+"""Ways of making feedback by name: which policies each takes, which options, and how it is put together.
+
+The driver is `accordance.feedback.synthesis.synthesize`; the methods stand beside it and here. To add one: a
+`Synthesis`, and a function under `@method("name", ...)` below.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from accordance.core.errors import ConfigError, unknown
+from accordance.core.policy import Policy
+from accordance.core.policy_judge import GENERAL, PolicyJudge
+from accordance.curation.anyprefer import Anyprefer, Tool
+from accordance.feedback.candidates import DiverseSampler, IndependentSampler, JointSampler
+from accordance.feedback.reactions import AskedDetector, RuleDetector
+from accordance.feedback.self_reference import PRINCIPLE, SelfReference
+from accordance.feedback.synthesis import SampleAndRank, Synthesis
+from accordance.feedback.ultrafeedback import UltraFeedback
+from accordance.feedback.wild import WildFeedback
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What methods are put together from.
+
+    Attributes:
+        models: who writes responses.
+        judge: who judges, labels and edits.
+        tools: what a judge may rely on.
+        sampling: `max_new_tokens`, `temperature` and `seed` of the responses.
+    """
+
+    models: Sequence[Policy]
+    judge: Policy
+    tools: Sequence[Tool]
+    sampling: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way of making feedback.
+
+    Attributes:
+        name: as it is chosen by.
+        summary: what it does, in a line.
+        needs: what it works on: ``prompts``, ``responses`` (records that have two or more), or ``conversations``.
+        models: the fewest models that write; 0 where none does.
+        tools: whether it uses tools.
+        build: makes it of parts; its keyword arguments are the options.
+    """
+
+    name: str
+    summary: str
+    needs: str
+    models: int
+    tools: bool
+    build: Callable[..., Synthesis]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its options and their defaults."""
+        found = inspect.signature(self.build).parameters.values()
+        return {p.name: p.default for p in found if p.kind is p.KEYWORD_ONLY}
+
+
+METHODS: dict[str, Method] = {}
+
+
+def method(
+    name: str, summary: str, *, needs: str = "prompts", models: int = 1, tools: bool = False
+) -> Callable[[Callable[..., Synthesis]], Callable[..., Synthesis]]:
+    """Register a function of `Parts` and keyword options as a method."""
+
+    def register(build: Callable[..., Synthesis]) -> Callable[..., Synthesis]:
+        METHODS[name] = Method(name, summary, needs, models, tools, build)
+        return build
+
+    return register
+
+
+def make_method(name: str, parts: Parts, options: Mapping[str, Any] | None = None) -> Synthesis:
+    """A method from its name, its parts and its options.
+
+    Raises:
+        ConfigError: there is no such method or option, an option of another type, too few models, or parts that it
+            would not use.
+    """
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    chosen, options = METHODS[name], dict(options or {})
+    hints = get_type_hints(chosen.build)
+    for key, value in options.items():
+        if key not in chosen.options:
+            raise unknown("option", key, chosen.options, where=name)
+        options[key] = _typed(name, key, value, hints[key])
+    if len(parts.models) < chosen.models:
+        raise ConfigError(
+            "the method needs more models",
+            where=name,
+            found=[model.name for model in parts.models],
+            expected=f"at least {chosen.models}",
+        )
+    unused = (
+        "models"
+        if parts.models and not chosen.models
+        else "tools"
+        if parts.tools and not chosen.tools
+        else None
+    )
+    if unused:
+        raise ConfigError(f"{name} uses no {unused}", where=unused, remedy="leave them out")
+    return chosen.build(parts, **options)
+
+
+def _judge(parts: Parts, votes: int, rubric: str = GENERAL, scale: tuple[int, int] = (1, 10)) -> PolicyJudge:
+    return PolicyJudge(parts.judge, rubric, votes=votes, scale=scale, seed=int(parts.sampling.get("seed", 0)))
+
+
+@method("rank", "sample candidates, keep the best and the worst in the judge's eyes")
+def _rank(parts: Parts, *, n: int = 4, votes: int = 1, rubric: str = GENERAL) -> Synthesis:
+    sampler = IndependentSampler(parts.models, n, **parts.sampling)
+    return SampleAndRank(sampler, _judge(parts, votes, rubric))
+
+
+@method(
+    "joint",
+    "candidates written together so that they differ in values, and an ordinary one (Community Alignment)",
+)
+def _joint(
+    parts: Parts, *, joint: int = 3, ordinary: int = 1, votes: int = 1, rubric: str = GENERAL
+) -> Synthesis:
+    _single("joint", parts)
+    sampler = JointSampler(parts.models[0], joint, ordinary, **parts.sampling)
+    return SampleAndRank(sampler, _judge(parts, votes, rubric))
+
+
+@method("diverse", "the most diverse of many candidates, then the best and the worst of these")
+def _diverse(
+    parts: Parts, *, pool: int = 12, n: int = 4, weight: float = 1.0, votes: int = 1, rubric: str = GENERAL
+) -> Synthesis:
+    if weight == 0:
+        raise ConfigError("without a weight on diversity this is `rank`", where="weight", found=weight)
+    sampler = DiverseSampler(IndependentSampler(parts.models, pool, **parts.sampling), n, weight=weight)
+    return SampleAndRank(sampler, _judge(parts, votes, rubric))
+
+
+@method("ultrafeedback", "several models answer under principles, a judge rates four aspects", models=2)
+def _ultrafeedback(parts: Parts, *, per_prompt: int = 4, critique: bool = False, votes: int = 1) -> Synthesis:
+    overall = _judge(parts, votes) if critique else None
+    return UltraFeedback(
+        parts.models,
+        _judge(parts, votes, scale=(1, 5)),
+        per_prompt=per_prompt,
+        critique=critique,
+        overall_judge=overall,
+        **parts.sampling,
+    )
+
+
+@method(
+    "self-reference",
+    "label given responses by the judge's own answer, orders swapped",
+    needs="responses",
+    models=0,
+)
+def _self_reference(
+    parts: Parts,
+    *,
+    votes: int = 4,
+    principle: str = PRINCIPLE,
+    reference: bool = True,
+    probabilities: bool = False,
+    scale: float = 1.0,
+    limit: float = 3.0,
+) -> Synthesis:
+    return SelfReference(
+        parts.judge,
+        votes=votes,
+        principle=principle,
+        reference=reference,
+        probabilities=probabilities,
+        scale=scale,
+        limit=limit,
+        **parts.sampling,
+    )
+
+
+@method("wildfeedback", "pairs from users' reactions in conversations", needs="conversations")
+def _wildfeedback(
+    parts: Parts,
+    *,
+    mode: Literal["expert", "on-policy"] = "expert",
+    detector: Literal["rules", "judge"] = "rules",
+    check: bool = True,
+    keep_content: bool = False,
+) -> Synthesis:
+    _single("wildfeedback", parts)
+    return WildFeedback(
+        parts.judge,
+        parts.models[0],
+        _judge(parts, 1) if check else None,
+        detector=RuleDetector() if detector == "rules" else AskedDetector(parts.judge),
+        mode=mode,
+        keep_content=keep_content,
+        **parts.sampling,
+    )
+
+
+@method("anyprefer", "a judge with tools ranks, pairs are rated, both prompts are mended", tools=True)
+def _anyprefer(
+    parts: Parts, *, candidates: int = 5, threshold: float = 7.0, rounds: int = 4, votes: int = 1
+) -> Synthesis:
+    _single("anyprefer", parts)
+    judge = _judge(parts, votes)
+    return Anyprefer(
+        parts.models[0],
+        judge,
+        parts.judge,
+        parts.judge,
+        parts.tools,
+        candidates=candidates,
+        threshold=threshold,
+        rounds=rounds,
+        **parts.sampling,
+    )
+
+
+def _single(name: str, parts: Parts) -> None:
+    if len(parts.models) != 1:
+        raise ConfigError(f"{name} uses one model", where="models", found=[m.name for m in parts.models])
+
+
+def _typed(name: str, key: str, value: Any, kind: Any) -> Any:
+    """The value, if it is of the kind that the option takes; whole numbers also where any number is taken."""
+    where = f"{name}: {key}"
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise unknown("value", str(value), map(str, get_args(kind)), where=where)
+        return value
+    fits = type(value) is kind or (kind is float and type(value) is int)
+    if not fits:
+        raise ConfigError("an option of another type", where=where, found=value, expected=kind.__name__)
+    return value

@@ -68,6 +68,8 @@ EVERY = [
     {"relabel": {"soft": True}},
     Agree(scorer=LENGTH),
     {"curriculum": {"stages": 2, "by": "length"}},
+    "drop_similar",
+    {"keep_best": {"least": 0.5}},
     *({"select": {"budget": 0.5, "strategy": how}} for how in ("isa", "random", "k_center")),
     *({"select": {"budget": 0.4, "strategy": how, "by": "length"}} for how in ("top", "bottom", "middle")),
 ]

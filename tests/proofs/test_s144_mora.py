@@ -3,8 +3,8 @@
 Answers have a level of help and of care from 0 to 4; a prompt shows which of them it calls for. What it does not call
 for hardly varies, and what does vary runs against the other (a risky how-to: the more help, the less care). Half of
 the prompts call for one thing only. A policy with one softmax for all prompts is trained on the sum of normalised
-rewards, the same number of steps on the prompts as they are, as expanded, and as rewritten without a further call. It is
-the speed that differs: this world's best answer is the same for all, so with many steps the lead melts away.
+rewards, the same number of steps on the prompts as they are, as expanded, and as rewritten without a further call.
+It is the speed that differs: this world's best answer is the same for all, so with many steps the lead melts away.
 """
 
 from __future__ import annotations

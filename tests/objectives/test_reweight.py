@@ -35,7 +35,7 @@ def wrappable(name: str) -> bool:
 PAIRWISE = [name for name in objective_names() if wrappable(name)]
 AT_TOKENS = {"sparsepo"}  # gradients come through the tokens alone
 AROUND = {"mapl", "spo"}  # they put more responses around a pair; see test_several
-NEUTRAL = {"lcpo": {"initial": 1.0}, "focal": {"exponent": 0.0}, "conflict": {}}
+NEUTRAL = {"lcpo": {"initial": 1.0}, "focal": {"exponent": 0.0}, "conflict": {}, "soft": {}}
 
 
 def full_bundle(**changes) -> PairLogps:
@@ -48,7 +48,7 @@ def full_bundle(**changes) -> PairLogps:
     whole = pairs.tokens
     assert whole is not None
     tokens = replace(whole, logp=(sums / lengths)[row], row=row, ref=(refs / lengths)[row])
-    extras = {"annotator": torch.arange(6) % 3, "conflict": torch.ones(6)}
+    extras = {"annotator": torch.arange(6) % 3, "conflict": torch.ones(6), "soft_label": torch.ones(6)}
     return replace(pairs, tokens=tokens, extras={**pairs.extras, **extras, **changes})
 
 

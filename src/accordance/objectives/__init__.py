@@ -73,6 +73,7 @@ from accordance.objectives.registry import (
 )
 from accordance.objectives.reweight import conflict, focal, label_confidence, lcpo
 from accordance.objectives.single import apo_zero_unpaired, kto, sft
+from accordance.objectives.soft import soft
 from accordance.objectives.token_level import sparsepo, tdpo
 from accordance.objectives.workers import across_workers
 
@@ -153,6 +154,7 @@ __all__ = [
     "sami",
     "sft",
     "simpo",
+    "soft",
     "sparsepo",
     "spo",
     "sppo",

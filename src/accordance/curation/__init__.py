@@ -26,6 +26,7 @@ from accordance.curation.steps_clean import DropCycles, DropDuplicates, DropTies
 from accordance.curation.steps_instruct import DropSimilar, KeepBest, Novel, mix, rouge_l, self_instruct
 from accordance.curation.steps_people import Agree, DropDisputed, Relabel, WeighAnnotators
 from accordance.curation.survey import Entry, Recipe, recipe_book
+from accordance.curation.tutoring import Problem, Student, Tutor, tutoring_pairs
 
 __all__ = [
     "MEASURES",
@@ -52,6 +53,7 @@ __all__ = [
     "Novel",
     "Pipeline",
     "Plan",
+    "Problem",
     "Recipe",
     "Relabel",
     "Rewriter",
@@ -59,9 +61,11 @@ __all__ = [
     "Sample",
     "Select",
     "Step",
+    "Student",
     "Tool",
     "Tools",
     "Touch",
+    "Tutor",
     "WeighAnnotators",
     "curation_report",
     "curry_pairs",
@@ -87,6 +91,7 @@ __all__ = [
     "stages",
     "step",
     "step_kinds",
+    "tutoring_pairs",
     "two_gaussians",
     "undo_folder",
 ]

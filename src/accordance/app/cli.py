@@ -10,6 +10,7 @@ from accordance.app.commands import (
     aggregate,
     align,
     ask,
+    compare,
     curate,
     data,
     demo,
@@ -50,6 +51,11 @@ app.command("demo")(demo.demo)
 app.command(
     "align", context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, epilog=align.EXAMPLES
 )(align.align)
+app.command(
+    "compare-objectives",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    epilog=compare.EXAMPLES,
+)(compare.compare_objectives)
 app.command("data")(data.data)
 app.command("explain")(explain.explain)
 app.command("aggregate")(aggregate.aggregate)

@@ -11,6 +11,7 @@ from accordance.feedback.preflight import preflight
 from accordance.feedback.rational import Choice, fit, fit_skilled
 from accordance.feedback.saving import save_records
 from accordance.feedback.trees import MessageTree, load_trees
+from accordance.feedback.welfare import welfare
 
 __all__ = [
     "FORMATS",
@@ -24,4 +25,5 @@ __all__ = [
     "load_trees",
     "preflight",
     "save_records",
+    "welfare",
 ]

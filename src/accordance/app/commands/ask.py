@@ -30,6 +30,7 @@ app.command("values")(ask_values.values)
 app.command("wiser")(ask_values.wiser)
 app.command("moral-graph")(ask_values.moral_graph)
 app.command("trees")(asking.trees)
+app.command("people")(asking.people)
 
 
 @app.callback(invoke_without_command=True)

@@ -107,3 +107,80 @@ def trees(
             console.print(f"{file}: {what['records']} records of {what['trees']} trees", markup=False)
 
     terminal.result(outcome, show)
+
+
+@command
+def people(
+    terminal: Terminal,
+    records: o.RecordsSource,
+    survey: Annotated[
+        str | None, typer.Option("--survey", help="What people said of themselves: a file with `user_id`.")
+    ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option("--group-by", "--group_by", help="A question of the survey; else the judgments' group."),
+    ] = None,
+    census: Annotated[
+        str | None,
+        typer.Option(
+            "--census", help="A json file of shares: `{question: {answer: share}}`; people are weighted."
+        ),
+    ] = None,
+    plan: Annotated[
+        int | None, typer.Option("--plan", min=1, help="Also say whom of the survey to ask: so many people.")
+    ] = None,
+    asked: Annotated[int, typer.Option("--asked", min=2, help="How many people each scheme asks.")] = 100,
+    draws: Annotated[int, typer.Option("--draws", min=1, help="How often schemes are tried.")] = 200,
+    format: o.Format = None,
+    limit: o.Limit = None,
+    seed: o.Seed = 0,
+    output_dir: OutputDir = None,
+    as_json: o.AsJson = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Say who rated, whom they stand for, which group ranks models how, and who fares how when others choose.
+
+    Reads ratings of several models by named people, such as PRISM's utterances and survey.
+
+    Example: `accord ask people --records utterances.jsonl --survey survey.jsonl --group-by gender --census uk.json`
+    """
+    import json
+    from pathlib import Path
+
+    from accordance.app.folder import check_writable
+    from accordance.core.errors import ConfigError, DataError
+    from accordance.feedback import load_records
+    from accordance.feedback import participation as part
+    from accordance.feedback.people_report import people_report
+
+    if not verbose:
+        silence_loaded()
+    for name, value in (("group_by", group_by), ("census", census), ("plan", plan)):
+        if value is not None and survey is None:
+            raise ConfigError(f"{name} has no effect without a survey", found=value, remedy="--survey FILE")
+    if plan is not None and census is None:
+        raise ConfigError("a plan follows a census", found=plan, remedy="--census FILE")
+    if output_dir is not None:
+        check_writable(output_dir)
+    found = load_records(records, format=format, limit=limit).materialise()
+    turns = part.rated_turns(found)
+    profiles = part.load_profiles(survey) if survey is not None else {}
+    margins = None
+    if census is not None:
+        try:
+            margins = json.loads(Path(census).expanduser().read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError("the census is no JSON", where=census, found=str(error)) from error
+    if group_by is not None:
+        groups = {person: said[group_by] for person, said in profiles.items() if group_by in said}
+        if not groups:
+            raise ConfigError("nobody answered that question", where=str(survey), found=group_by)
+    else:
+        judged = (judgment for record in found for judgment in record.judgments)
+        groups = {j.annotator: j.group for j in judged if j.annotator is not None and j.group is not None}
+    report = people_report(turns, profiles, groups, margins, plan=plan, asked=asked, draws=draws, seed=seed)
+    report.data("records", found.account.to_dict())
+    if output_dir is not None:
+        _, page = report.save(output_dir, "people")
+        terminal.say(f"Report: {page}", "dim")
+    terminal.result(report.to_dict(), report.print)

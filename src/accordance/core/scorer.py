@@ -41,6 +41,25 @@ class PairScorer(Protocol):
         ...
 
 
+@runtime_checkable
+class StepScorer(Protocol):
+    """Says of every step of a solution how likely it is to be right (a process reward model)."""
+
+    name: str
+
+    def score_steps(
+        self, prompts: Sequence[Prompt], solutions: Sequence[Sequence[str]], **columns: Any
+    ) -> list[list[float]]:
+        """For each solution one probability in [0, 1] per step.
+
+        Args:
+            prompts: one per solution.
+            solutions: the steps of each.
+            **columns: further columns of the data, one value per solution.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class FunctionScorer:
     """A Scorer from a reward function of the ecosystem: ``f(prompts, completions, **columns)``."""

@@ -37,6 +37,7 @@ def write_pages(app: Sphinx) -> None:
         "formats.md": formats_page(),
         "systems.md": systems_page(),
         "options.md": options_page(),
+        "loops.md": loops_page(),
         **{f"api/{name}.rst": text for name, text in api_pages().items()},
     }
     if has_command():
@@ -69,7 +70,8 @@ def objectives_page() -> str:
             [
                 f"[`{name}`](#{name.replace('_', '-')})",
                 KINDS.get(built.bundle.kind, built.bundle.kind) + (" with thumbs" if built.labels else ""),
-                "yes" if built.reference else "no",
+                "rollouts" if built.online else "records, rollouts" if can_be_online(built) else "records",
+                passes(built),
                 says,
             ]
         )
@@ -91,8 +93,104 @@ def objectives_page() -> str:
         "What `objective=` takes, in Python, on the command line and in recipes. Options stand beside it under the "
         "names below. Sums with weights work too: `dpo + 0.1*sft`. An option that an objective doesn't have is "
         "refused, and the message names those that have it.",
-        table(["name", "learns from", "needs a reference", "what it is"], rows),
+        table(["name", "learns from", "from where", "passes", "what it is"], rows),
+        "*Passes*, beside the policy's own forward and backward over each prompt (once) and each response: `ref` is a "
+        "forward pass under the reference, once for each response and then from the cache (for rollouts: once for each "
+        "that is sampled); `tables` are distributions over the whole vocabulary at each token, in chunks; `mismatched` is one "
+        "more response for each prompt.",
+        "## Wrappers",
+        "A wrapper takes an objective over pairs, or a sum with one, and re-weighs or changes its pairs: "
+        "`lcpo(dpo + 0.1*sft)`. Its options are written `wrapper.option` where the wrapped one has the same.",
+        table(["name", "what it is", "options"], wrapper_rows()),
+        "## Balancers",
+        "`balancer=` puts the gradients of a sum's members together; with `sum` (the default) they are added up in one "
+        "backward pass, with the others there is a backward pass for each member.",
+        table(["name", "what it is", "options"], balancer_rows()),
         "## Options",
+        *sections,
+    )
+
+
+def can_be_online(objective: Any) -> bool:
+    """Whether rollouts can feed it as well as records."""
+    from accordance.core.errors import ConfigError
+    from accordance.training.rollouts import RolloutOptions, online_objective
+
+    try:
+        return bool(online_objective(objective, RolloutOptions()))
+    except ConfigError:
+        return False
+
+
+def passes(objective: Any) -> str:
+    """What an objective costs beside the policy's own pass."""
+    found = ["ref"] if objective.reference else []
+    found += ["tables"] if getattr(objective, "whole", ()) else []
+    found += ["mismatched"] if objective.mismatched else []
+    return " + ".join(found) or "-"
+
+
+def wrapper_rows() -> list[list[str]]:
+    """Name, summary and options of each wrapper."""
+    from accordance import objectives
+
+    return [
+        [
+            f"`{name}`",
+            first_line(getattr(objectives, name, None)),
+            ", ".join(
+                f"`{k}` ({o.default!r}): {o.help}" for k, o in objectives.objective_options(name).items()
+            ),
+        ]
+        for name in objectives.wrapper_names()
+    ]
+
+
+def balancer_rows() -> list[list[str]]:
+    """Name, summary and options of each gradient balancer."""
+    from accordance import balancing
+
+    rows = []
+    for name in balancing.balancer_names():
+        made = balancing.get_balancer(name)
+        options = ", ".join(f"`balancer_{option}`" for option in balancing.balancer_options(name))
+        rows.append([f"`{name}`", first_line(type(made)), options or "-"])
+    return rows
+
+
+def first_line(thing: Any) -> str:
+    """The summary of a docstring."""
+    return (inspect.getdoc(thing) or "").split("\n")[0] if thing is not None else ""
+
+
+def loops_page() -> str:
+    """Procedures of several stages, with their options."""
+    from accordance.training import loop_kinds
+
+    sections = []
+    for name, made in loop_kinds().items():
+        rows = [
+            [
+                f"`loop.{key}`",
+                f"`{field.get_default(call_default_factory=True)!r}`",
+                kind(field.annotation),
+                field.description or "",
+            ]
+            for key, field in made.model_fields.items()
+        ]
+        needs = "It samples: name a `reward`." if made.needs_reward else ""
+        sections += [
+            f"## `{name}`",
+            inspect.getdoc(made) or "",
+            needs,
+            table(["option", "default", "type", "what it does"], rows) if rows else "",
+        ]
+    return page(
+        "Loops",
+        "What `loop=` takes, in Python, on the command line (`--loop NAME --loop.option value`) and in recipes: procedures of "
+        "several stages, each a training run of its own with its checkpoints under `stages/` in the run's folder. A loop that "
+        "was stopped goes on with `--resume`: what is done is not done again. Every other option of a run applies to each of "
+        "its stages.",
         *sections,
     )
 

@@ -96,8 +96,8 @@ def objectives_page() -> str:
         table(["name", "learns from", "from where", "passes", "what it is"], rows),
         "*Passes*, beside the policy's own forward and backward over each prompt (once) and each response: `ref` is a "
         "forward pass under the reference, once for each response and then from the cache (for rollouts: once for each "
-        "that is sampled); `tables` are distributions over the whole vocabulary at each token, in chunks; `mismatched` is one "
-        "more response for each prompt.",
+        "that is sampled); `tables` are distributions over the whole vocabulary at each token, in chunks; `mismatched` "
+        "is one more response for each prompt.",
         "## Wrappers",
         "A wrapper takes an objective over pairs, or a sum with one, and re-weighs or changes its pairs: "
         "`lcpo(dpo + 0.1*sft)`. Its options are written `wrapper.option` where the wrapped one has the same.",
@@ -187,10 +187,10 @@ def loops_page() -> str:
         ]
     return page(
         "Loops",
-        "What `loop=` takes, in Python, on the command line (`--loop NAME --loop.option value`) and in recipes: procedures of "
-        "several stages, each a training run of its own with its checkpoints under `stages/` in the run's folder. A loop that "
-        "was stopped goes on with `--resume`: what is done is not done again. Every other option of a run applies to each of "
-        "its stages.",
+        "What `loop=` takes, in Python, on the command line (`--loop NAME --loop.option value`) and in recipes: "
+        "procedures of several stages, each a training run of its own with its checkpoints under `stages/` in the run's "
+        "folder. A loop that was stopped goes on with `--resume`: what is done is not done again. Every other option of "
+        "a run applies to each of its stages.",
         *sections,
     )
 

@@ -82,6 +82,7 @@ def test_mixes_it_has_not_seen_are_ranked_right(seed, kind):
     masks, scores = mixes(seed)
     predicted = router(seed, kind).predict(world(seed).features, masks[200:])
     assert stats.spearmanr(predicted, scores[200:]).statistic >= 0.6
+    assert np.sqrt(np.mean((predicted - scores[200:]) ** 2)) < 0.8 * np.std(scores[200:])
     assert router(seed, kind).spearman_ >= 0.6
 
 

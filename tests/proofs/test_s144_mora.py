@@ -139,6 +139,14 @@ def test_conflict_is_within_prompts_not_across_them():
     assert np.nanmean(diagnose(offset + quality).conflict) > 0.9
 
 
+def test_a_dimension_that_varies_only_below_average_is_not_one_to_earn():
+    g = np.random.default_rng(0)
+    rewards = g.normal(size=(40, 64, 2))
+    rewards[:20, :, 1] -= 4.0
+    active = diagnose(rewards).active
+    assert active[:20, 0].all() and not active[:20, 1].any() and active[20:].all()
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_pairs_and_the_sequence_use_prompts_on_which_both_are_active(seed):
     e = expanded(seed)

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from accordance.core.errors import ConfigError, nearest, unknown
+from accordance.core.errors import ConfigError, unknown
+from accordance.core.options import model_of
 from accordance.core.record import Record, Records
 from accordance.core.scorer import Scorer
 from accordance.curation.pipeline_account import ADDED, CHANGED, COPIED, DROPPED, MOVED, Curated, Done, Touch
@@ -150,16 +151,7 @@ def make_step(name: str, options: Mapping[str, Any] | None = None, *, where: str
     """
     if name not in _STEPS:
         raise unknown("step", str(name), _STEPS, where=where)
-    kind, given = _STEPS[name], {str(k).replace("-", "_"): v for k, v in (options or {}).items()}
-    for key, value in given.items():
-        if key not in kind.model_fields:
-            close = nearest(key, kind.model_fields)
-            raise ConfigError(
-                f"{name} has no option {key!r}",
-                where=where,
-                expected=", ".join(kind.model_fields) or "no options",
-                remedy=f"did you mean {close!r}?" if close else None,
-            )
+    for key, value in (options or {}).items():
         if isinstance(value, str) and value.startswith(IN_MEMORY):
             raise ConfigError(
                 f"{key} was an object in memory when the recipe was saved",
@@ -167,16 +159,7 @@ def make_step(name: str, options: Mapping[str, Any] | None = None, *, where: str
                 found=value,
                 remedy=f"name one in its place, or make the pipeline in Python with {key}=...",
             )
-    try:
-        return kind(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        said = str(first["msg"]).removeprefix("Value error, ")
-        if first["type"] == "missing":
-            raise ConfigError(f"{name} needs {place}", where=where) from error
-        raise ConfigError(f"{place}: {said}" if place else said, where=f"{where}, {name}",
-                          found=None if not place else first.get("input")) from error  # fmt: skip
+    return model_of(_STEPS[name], options or {}, name=name, where=where)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 from accordance.core import views
 from accordance.core.errors import ConfigError, DataError
 from accordance.core.objective import ListLogps, Objective, PairLogps, Slot, Tokens, UnaryLogps, Whole
-from accordance.core.record import Account, Record, Records, Response
+from accordance.core.record import Account, Judgment, Record, Records, Response
+from accordance.core.weights import WEIGHTS, weight_of
 from accordance.models import Encoder, Group, GroupLogps, ReferenceLogps, fit
 
 
@@ -227,6 +228,7 @@ def _pairs(
 ) -> tuple[str, Iterable[Row], dict[str, list[str]]]:
     dropped: dict[str, list[str]] = {}
     wanted = views.which_attribute(records, ("comparison", "rating"), attribute)
+    weigh = _weigh(records)
 
     def rows() -> Iterator[Row]:
         for pair in views.pairs(records, ties=True, attribute=wanted):
@@ -235,9 +237,16 @@ def _pairs(
                 dropped.setdefault(reason, []).append(pair.record.origin)
                 continue
             columns = {"gap": pair.gap, "annotator": pair.judgment.annotator or ""}
-            yield pair.record, (pair.chosen, pair.rejected), columns
+            yield pair.record, (pair.chosen, pair.rejected), columns | weigh(pair.record, pair.judgment)
 
     return "pairs", rows(), dropped
+
+
+def _weigh(records: Records) -> Callable[[Record, Judgment], dict[str, float]]:
+    """The column `weight` of a judgment, where any judgment of these records has one (see `core.weights`)."""
+    if not any(extras and f'"{WEIGHTS}"' in extras for extras in records._table()["extras"]):
+        return lambda record, judgment: {}
+    return lambda record, judgment: {"weight": weight_of(record, judgment)}
 
 
 def _unary(
@@ -250,8 +259,8 @@ def _unary(
             return "thumbs", rows, {}
         _, pairs, dropped = _pairs(objective, records, attribute)
         apart: Any = (
-            (record, (response,), {"label": good})
-            for record, responses, _ in pairs
+            (record, (response,), {"label": good, **{k: v for k, v in found.items() if k == "weight"}})
+            for record, responses, found in pairs
             for response, good in zip(responses, (True, False))
         )
         return "pairs taken apart into thumbs", apart, dropped
@@ -267,13 +276,14 @@ def _lists(
 ) -> tuple[str, Iterable[Row], dict[str, list[str]]]:
     dropped: dict[str, list[str]] = {}
     wanted = views.which_attribute(records, ("comparison", "rating"), attribute)
+    weigh = _weigh(records)
 
     def rows() -> Iterator[Row]:
         for item in views.rankings(records, attribute=wanted):
             if len(set(item.scores)) == 1:
                 dropped.setdefault("tie", []).append(item.record.origin)
                 continue
-            yield item.record, item.responses, {"scores": item.scores}
+            yield item.record, item.responses, {"scores": item.scores} | weigh(item.record, item.judgment)
 
     return "rankings", rows(), dropped
 

@@ -24,6 +24,7 @@ DPO_FAMILY = [
     ("apo_zero", {"beta": 0.3}, "apo_zero", {"beta": 0.3}),
     ("apo_down", {"beta": 0.3}, "apo_down", {"beta": 0.3}),
     ("exo_pair", {"beta": 0.3, "label_smoothing": 0.1}, "exo_pair", {"beta": 0.3, "label_smoothing": 0.1}),
+    ("aot", {"beta": 0.3}, "aot", {"beta": 0.3}),
     ("discopop", {"beta": 0.3, "tau": 0.07}, "discopop", {"beta": 0.3, "discopop_tau": 0.07}),
     (
         "f_dpo",

@@ -47,6 +47,7 @@ from accordance.objectives.policy_gradient import (
     rloo,
 )
 from accordance.objectives.preference import (
+    aot,
     apo_down,
     apo_zero,
     bco_pair,
@@ -86,6 +87,7 @@ __all__ = [
     "across_workers",
     "adpa",
     "advantages",
+    "aot",
     "apo_down",
     "apo_zero",
     "apo_zero_unpaired",

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from accordance.core.catalogue import system
-from accordance.core.objective import Objective, PairLogps
+from accordance.core.objective import Objective, PairLogps, need_reference
 from accordance.objectives.divergences import get_divergence
 from accordance.objectives.parts import (
     Average,
@@ -253,6 +253,30 @@ def apo_down(beta: float = 0.1) -> Objective[PairLogps]:
         score=log_ratio(),
         beta=beta,
     )
+
+
+@objective("aot")
+def aot(beta: float = 0.1, label_smoothing: float = 0.0) -> Objective[PairLogps]:
+    """AOT for pairs (arXiv:2406.05882): the policy's margins dominate the reference's, quantile by quantile.
+
+    The margins log pi(chosen) - log pi(rejected) of a batch and those of the reference are sorted apart, and each
+    rank of the one is held against the same rank of the other. What a pair costs depends on its batch, so gradient
+    accumulation changes the loss: use large batches.
+
+    Args:
+        beta: as in DPO.
+        label_smoothing: assumed share of wrong labels; 0 for none.
+    """
+    require_positive(beta=beta)
+    require_rate(label_smoothing=label_smoothing)
+    shape, plain = log_sigmoid(label_smoothing), log_ratio()
+
+    def loss(chosen: Tensor, rejected: Tensor, pairs: PairLogps) -> Tensor:
+        own, order = (pairs.chosen - pairs.rejected).sort()
+        ref = (need_reference(pairs.ref_chosen) - need_reference(pairs.ref_rejected)).sort().values
+        return shape(beta * (own - ref))[order.argsort()]  # each pair's loss stands in its own place
+
+    return pairwise(loss, score=plain, beta=beta)
 
 
 @objective("nca")

@@ -188,9 +188,9 @@ def loops_page() -> str:
     return page(
         "Loops",
         "What `loop=` takes, in Python, on the command line (`--loop NAME --loop.option value`) and in recipes: "
-        "procedures of several stages, each a training run of its own with its checkpoints under `stages/` in the run's "
-        "folder. A loop that was stopped goes on with `--resume`: what is done is not done again. Every other option of "
-        "a run applies to each of its stages.",
+        "procedures of several stages, each a training run of its own with its checkpoints under `stages/` in the "
+        "run's folder. A loop that was stopped goes on with `--resume`: what is done is not done again. Every other "
+        "option of a run applies to each of its stages.",
         *sections,
     )
 

@@ -39,7 +39,7 @@ def test_a_curriculum_goes_from_the_widest_gap_to_the_narrowest(tmp_path: Path) 
     assert [stage["examples"] for stage in done.stages] == [6, 6, 6]
     steps = [line["step"] for line in done.history if "step" in line and "loss" in line]
     assert steps == sorted(steps) and steps[-1] == done.steps
-    first = [line["loss"] for line in done.history if "loss" in line and line["stage"] == "stage-2"][0]
+    first = next(line["loss"] for line in done.history if "loss" in line and line["stage"] == "stage-2")
     assert first == pytest.approx(0.6931, abs=1e-3), "each stage starts at its own reference"
     assert (tmp_path / "model.safetensors").exists()
 

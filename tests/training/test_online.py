@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from accordance.core.errors import ConfigError, DataError
 from accordance.core.policy import Completion
 from accordance.core.record import Record, Records, Response, user
 from accordance.core.scorer import FunctionScorer
+from accordance.objectives import wrapper_names
 from accordance.training import TrainingConfig, TrainingRun, train
 from accordance.training.rollouts import group_scores
 from tests.tiny import policy, records
@@ -203,3 +206,35 @@ def test_what_can_not_be_is_refused_with_the_reason(tmp_path: Path, options: dic
 def test_a_reward_without_a_number_is_an_error_that_names_the_answer(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the reward .* gives no number"):
         run(tmp_path, reward=lambda prompts, completions: [None] * len(completions), objective="grpo")
+
+
+BASES = ["dpo", "simpo", "egpo", "hinge", "sppo", "grpo", "rloo", "gspo", "reinforce", "f_dpg", "pro"]
+
+
+@settings(
+    max_examples=16,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    base=st.sampled_from(BASES),
+    wrapper=st.sampled_from(["", *wrapper_names()]),
+    second=st.sampled_from(["", "0.1*sft"]),
+    balancer=st.sampled_from(["sum", "raco", "cagrad", "maxmin"]),
+    peft=st.booleans(),
+    win_rates=st.booleans(),
+)
+def test_objectives_wrappers_balancers_and_adapters_go_together_online_or_are_refused_with_the_reason(
+    tmp_path: Path, base: str, wrapper: str, second: str, balancer: str, peft: bool, win_rates: bool
+) -> None:
+    objective = f"{wrapper}({base})" if wrapper else base
+    objective = f"{objective} + {second}" if second else objective
+    options = {"objective": objective, "use_peft": peft, "win_rates": win_rates, "balancer": balancer}
+    folder = tmp_path / str(abs(hash(str(options))))
+    try:
+        done = run(folder, max_steps=2, per_device_train_batch_size=2, **options)
+    except ConfigError as refusal:
+        assert str(refusal) and (wrapper or balancer != "sum" or second), refusal
+        return
+    assert done.steps == 2 and all(np.isfinite(logged(done, "loss")))

@@ -59,14 +59,13 @@ class HybridRouter:
     Where it departs from the paper's code: counts are shares of all pairs, so that a router can be used on a set of
     another size, and a ridge penalty, chosen by leave-one-out error, keeps the fit steady where mixes are few.
 
+    After `fit`, `coef_` holds the weights of shares (and of their squares and products) in units of the score,
+    `intercept_` the score predicted where the model labels everything, `rmse_` and `spearman_` the leave-one-out
+    error and the rank correlation of what was predicted so with the scores.
+
     Args:
         kind: ``linear`` in the shares, or ``quadratic`` (with squares and products).
         names: of the features.
-
-    Attributes:
-        coef_: weights of shares (and of their squares and products), in units of the score.
-        intercept_: the score predicted where the model labels everything.
-        rmse_, spearman_: leave-one-out error, and rank correlation of what was predicted so and the scores.
     """
 
     def __init__(self, kind: Literal["linear", "quadratic"] = "linear", names: Sequence[str] = ()) -> None:

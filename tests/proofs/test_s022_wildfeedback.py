@@ -267,6 +267,9 @@ def test_the_mined_records_hide_the_wishes_from_the_prompt_and_leave_the_reactio
             "the user's"
         )
     assert records.account.dropped["the user was content"] > 0
+    # Told the wishes, the expert meets them: few of its answers fail the checklist.
+    failed = records.account.dropped["the checklist judge does not favour the chosen answer"]
+    assert 0 < failed < 0.25 * (len(records) + failed)
     content = WildFeedback(LabCritic(), LabWriter(), None, keep_content=True)
     both = signal_weights(synthesize(content, logs()[0].select(range(60))))
     assert set(both) == {"comparison", "thumb"} and both["comparison"] < both["thumb"]

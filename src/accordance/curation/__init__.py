@@ -8,6 +8,7 @@ from accordance.curation.anyprefer import Anyprefer, FunctionTool, Tool
 from accordance.curation.curry import Curriculum, CurryPairs, curry_pairs, pairs_from_ranking, stages
 from accordance.curation.hyper import HybridRouter, Route, draw_mixes, route_features, score_mixes
 from accordance.curation.isa import Sample, Select, information_sample, rarity, two_gaussians
+from accordance.curation.janus import Multifaceted
 from accordance.curation.mora import Diagnosis, Expansion, Rewriter, diagnose, expand
 from accordance.curation.pipeline import Pipeline, Plan, Step, Tools, make_step, step, step_kinds
 from accordance.curation.pipeline_account import Curated, Done, Touch
@@ -50,6 +51,7 @@ __all__ = [
     "KeepBest",
     "LengthBalance",
     "LimitLength",
+    "Multifaceted",
     "Novel",
     "Pipeline",
     "Plan",

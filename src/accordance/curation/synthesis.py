@@ -15,6 +15,7 @@ from accordance.core.errors import ConfigError, unknown
 from accordance.core.policy import Policy
 from accordance.core.policy_judge import GENERAL, PolicyJudge
 from accordance.curation.anyprefer import Anyprefer, Tool
+from accordance.curation.janus import Multifaceted
 from accordance.feedback.candidates import DiverseSampler, IndependentSampler, JointSampler
 from accordance.feedback.reactions import AskedDetector, RuleDetector
 from accordance.feedback.self_reference import PRINCIPLE, SelfReference
@@ -227,6 +228,12 @@ def _anyprefer(
         rounds=rounds,
         **parts.sampling,
     )
+
+
+@method("janus", "every prompt under several system messages; what was written for another one is rejected")
+def _janus(parts: Parts, *, sets: int = 3, plain: float = 0.1) -> Synthesis:
+    _single("janus", parts)
+    return Multifaceted(parts.models[0], sets=sets, plain=plain, **parts.sampling)
 
 
 def _single(name: str, parts: Parts) -> None:

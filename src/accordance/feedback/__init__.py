@@ -7,6 +7,7 @@ To add a format: a file in `formats/` with a function under `@format`, and a lin
 from accordance.feedback.formats import FORMATS, format
 from accordance.feedback.loading import load_records
 from accordance.feedback.moral_graph import MoralGraph
+from accordance.feedback.partial_orders import PartialOrder
 from accordance.feedback.preflight import preflight
 from accordance.feedback.rational import Choice, fit, fit_skilled
 from accordance.feedback.saving import save_records
@@ -18,6 +19,7 @@ __all__ = [
     "Choice",
     "MessageTree",
     "MoralGraph",
+    "PartialOrder",
     "fit",
     "fit_skilled",
     "format",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from accordance.app import options as o
-from accordance.app.commands import ask_values, asking
+from accordance.app.commands import ask_criteria, ask_values, asking
 from accordance.app.terminal import INTERRUPTED, Terminal, command, silence_loaded
 
 app = typer.Typer(
@@ -29,6 +29,8 @@ DEFAULT_STORE = "accord.db"
 app.command("values")(ask_values.values)
 app.command("wiser")(ask_values.wiser)
 app.command("moral-graph")(ask_values.moral_graph)
+app.command("criteria")(ask_criteria.criteria)
+app.command("agree")(ask_criteria.agree)
 app.command("trees")(asking.trees)
 app.command("people")(asking.people)
 

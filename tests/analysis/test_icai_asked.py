@@ -37,7 +37,7 @@ def test_a_planted_principle_is_recovered_through_requests_and_a_second_run_is_f
     for budget in budgets:
         judge = PolicyJudge(Asked(LabCritic(), cache=cache, budget=budget))
         assert isinstance(judge, PrincipleJudge)
-        found = inverse_constitution(polite_wins(), judge, many=3)
+        found = inverse_constitution(polite_wins(), judge, many=1)
         assert found.principles[0].text == "Prefer the response with more politeness."
         assert found.accuracy.estimate >= 0.95 and not judge.account.dropped
     assert budgets[0].spent > 60 and budgets[1].spent == 0

@@ -266,9 +266,21 @@ def _name(reward: Any) -> str:
 
 
 def prompts_for(
-    records: Records, encoder: Encoder, *, max_length: int | None, max_completion_length: int
+    records: Records,
+    encoder: Encoder,
+    *,
+    max_length: int | None,
+    max_completion_length: int,
+    distinct: Sequence[str] = (),
 ) -> tuple[Examples, list[Record]]:
     """The prompts of records, tokenised, each once; what is too long to be answered is left out and counted.
+
+    Args:
+        records: whose prompts.
+        encoder: the policy's.
+        max_length: tokens of prompt and response; None for any number.
+        max_completion_length: tokens kept for the response.
+        distinct: extras by which prompts that are alike are still different (what a reward looks up in them).
 
     Returns:
         The prompts as examples without responses, and the record of each.
@@ -281,12 +293,13 @@ def prompts_for(
     seen: set[Any] = set()
     chosen = []
     for record in records:
+        key = (record.prompt, str([record.extras.get(name) for name in ("tools", *distinct)]))
         if not record.prompt:
             made.dropped.setdefault("no prompt", []).append(record.origin)
-        elif (record.prompt, str(record.extras.get("tools"))) in seen:
+        elif key in seen:
             made.notes["records whose prompt stood in an earlier one"] += 1
         else:
-            seen.add((record.prompt, str(record.extras.get("tools"))))
+            seen.add(key)
             chosen.append(record)
     rows = encoder.encode_many([(record.prompt, (), record.extras) for record in chosen])
     for record, row in zip(chosen, rows):
@@ -304,6 +317,11 @@ def prompts_for(
             remedy="a larger max_length, or a smaller max_completion_length",
         )
     return made, kept
+
+
+def distinct_columns(rewards: Sequence[Any]) -> tuple[str, ...]:
+    """The extras that rewards say they look up (their attribute `columns`): prompts alike may differ in them."""
+    return tuple(sorted({name for reward in rewards for name in getattr(reward, "columns", ())}))
 
 
 def reference_answers(records: Records, attribute: str | None = None) -> dict[str, Response]:

@@ -32,7 +32,7 @@ from accordance.training.config import TrainingConfig
 from accordance.training.distillation import load_teacher, needs_live_reference, open_up, with_own_answers
 from accordance.training.examples import Examples, examples_for
 from accordance.training.online import RolloutTrainer
-from accordance.training.rollouts import RolloutSource, prompts_for, reference_answers
+from accordance.training.rollouts import RolloutSource, distinct_columns, prompts_for, reference_answers
 from accordance.training.trainer import (
     PreferenceTrainer,
     ReferenceFn,
@@ -231,11 +231,13 @@ def _online(
         )
     clock = time.perf_counter()
     note("tokenise", 0, len(records))
+    rewards = reward if isinstance(reward, Sequence) else [reward]
     prompts, kept = prompts_for(
         records,
         policy.encoder,
         max_length=config.max_length,
         max_completion_length=config.max_completion_length,
+        distinct=distinct_columns(rewards),
     )
     answers = reference_answers(Records.of(kept), config.attribute) if "answer" in objective.columns else None
     note("tokenise", len(records), len(records))
@@ -243,7 +245,6 @@ def _online(
     if config.use_peft:
         add_adapter(policy, config)
     shared["reference"], described = _live_reference(policy, objective, config, shared["reference"])
-    rewards = reward if isinstance(reward, Sequence) else [reward]
     source = RolloutSource(policy, rewards, config, answers)
     return (
         RolloutTrainer(

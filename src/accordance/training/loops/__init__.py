@@ -7,6 +7,7 @@ subclass `Loop`, register it with `@loop("name")`, and let its `run` do everythi
 from accordance.training.loops.curriculum import Curriculum
 from accordance.training.loops.easy_to_hard import EasyToHard
 from accordance.training.loops.evolve import Evolve
+from accordance.training.loops.inquiry import InquiryLoop
 from accordance.training.loops.iterate import Iterate
 from accordance.training.loops.lifelong import Lifelong
 from accordance.training.loops.session import Interrupted, Session, best_and_worst, run_loop
@@ -17,6 +18,7 @@ __all__ = [
     "Curriculum",
     "EasyToHard",
     "Evolve",
+    "InquiryLoop",
     "Interrupted",
     "Iterate",
     "Lifelong",

@@ -22,7 +22,7 @@ from accordance.models import CopiedReference, LocalPolicy, Reference, load_poli
 from accordance.objectives import get_objective, known_options
 from accordance.training.config import TrainingConfig
 from accordance.training.examples import Examples
-from accordance.training.rollouts import ROLLOUT_OPTIONS, Rollout, RolloutSource, prompts_for
+from accordance.training.rollouts import ROLLOUT_OPTIONS, Rollout, RolloutSource, distinct_columns, prompts_for
 from accordance.training.run import Progress, TrainingRun, add_adapter, train
 
 _DONE, _MEASURES = "stage.json", "measures.json"
@@ -195,6 +195,7 @@ class Session:
             self.policy.encoder,
             max_length=config.max_length,
             max_completion_length=config.max_completion_length,
+            distinct=distinct_columns(self.rewards),
         )
         source = RolloutSource(self.policy, self.rewards, config)
         asked = list(zip(kept, [example.group.prompt for example in prompts.items]))

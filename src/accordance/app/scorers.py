@@ -8,9 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from accordance.core.errors import ConfigError
+from accordance.core.judge import Judge, JudgePairScorer
 from accordance.core.named import named_object
 from accordance.core.policy import Prompt
+from accordance.core.policy_judge import PolicyJudge
 from accordance.core.scorer import FunctionScorer
+from accordance.models import InspectPolicy
 
 POPULATION = "population"
 
@@ -20,8 +23,9 @@ def resolve_scorer(given: Any) -> tuple[Any, Mapping[str, Any] | None]:
 
     Args:
         given: None; a Scorer, a PairScorer or a mapping from group to these; a reward function
-            ``f(prompts, completions) -> list[float | None]`` (also async), which gets texts; ``module:function``
-            or ``file.py:function``; or ``population``, the lab's people.
+            ``f(prompts, completions) -> list[float | None]`` (also async), which gets texts; a Judge, which then
+            compares; ``module:name`` or ``file.py:name`` of any of these; ``inspect:provider/model``, a language model
+            as the judge; or ``population``, the lab's people.
 
     Raises:
         ConfigError: nothing of that name, or no scorer.
@@ -33,11 +37,15 @@ def resolve_scorer(given: Any) -> tuple[Any, Mapping[str, Any] | None]:
 
         people = default_population()
         return PopulationScorer(people), {group: PopulationScorer(people, group) for group in people.groups}
-    if isinstance(given, str):
-        found = _named(given)
-        return (found if _scores(found) else reward_function(found, given)), None
-    if callable(given):
-        return reward_function(given), None
+    if isinstance(given, str) and given.startswith("inspect:"):
+        given = PolicyJudge(InspectPolicy(given.removeprefix("inspect:")))
+    found = _named(given) if isinstance(given, str) else given
+    if _scores(found):
+        return found, None
+    if isinstance(found, Judge):
+        return JudgePairScorer(found), None
+    if callable(found):
+        return reward_function(found, given if isinstance(given, str) else ""), None
     raise ConfigError(
         "this is no scorer",
         where="scorer",
@@ -87,6 +95,6 @@ def _scores(given: Any) -> bool:
 def _named(name: str) -> Any:
     expected = "a scorer: module:function, file.py:function, or population"
     found = named_object(name, where="scorer", expected=expected)
-    if not callable(found) and not _scores(found):
+    if not callable(found) and not _scores(found) and not isinstance(found, Judge):
         raise ConfigError("this is no function and no scorer", where="scorer", found=name)
     return found

@@ -117,7 +117,9 @@ def crowd(n: int = 400) -> tuple[Records, list[bool]]:
             )
             for who, right in RIGHT.items()
         )
-        made.append(Record(user(f"q{number}"), (Response.of("b"), Response.of("a")), judgments))
+        made.append(
+            Record(user(f"q{number}"), (Response.of(f"b {number}"), Response.of(f"a {number}")), judgments)
+        )
     return Records.of(made), truth
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class FlatPairs:
         response_row: the record of each response, shape [t].
         source: the writer of each response, a code into `sources` or -1, shape [t].
         sources: their names.
-        text: a hash of each response's text, equal for equal texts within one process, shape [t].
+        text: a hash of each response's text, equal for equal texts, shape [t].
         prompt: a hash of each record's prompt, shape [r].
     """
 
@@ -185,6 +186,9 @@ def _codes(names: Any, book: dict[str | None, int]) -> np.ndarray:
 
 
 def _hashes(messages: Iterable[list[dict[str, str]]]) -> np.ndarray:
-    return np.array(
-        [hash(tuple((m["role"], m["content"]) for m in turns)) for turns in messages], dtype=np.int64
+    """A hash per text that is the same in every process, so that what is found does not depend on the day."""
+    digests = b"".join(
+        blake2b("\x1e".join(f"{m['role']}\x1f{m['content']}" for m in turns).encode(), digest_size=8).digest()
+        for turns in messages
     )
+    return np.frombuffer(digests, dtype="<i8").astype(np.int64)

@@ -19,6 +19,7 @@ from torch.nn.functional import logsigmoid
 from accordance.core.errors import ConfigError
 from accordance.core.objective import PairLogps, UnaryLogps
 from accordance.core.record import Record, Records, user
+from accordance.core.views import pairs as pairs_of_records
 from accordance.curation.janus import HIERARCHY, Multifaceted, combinations
 from accordance.feedback.synthesis import synthesize
 from accordance.lab import world
@@ -190,6 +191,7 @@ def test_every_instruction_comes_under_several_messages_with_the_rejected_answer
         for r in pairs:
             other = messages.get(r.extras["rejected_system"])
             assert other is None or other == r.responses[1].text
+    assert all(p.chosen == p.record.responses[0] for p in pairs_of_records(records))
     assert records.account.notes["rows without a system message"] > 0
     assert records.account.kept == len(records)
     with pytest.raises(ConfigError):

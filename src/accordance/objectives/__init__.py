@@ -6,7 +6,7 @@ function from options to an `Objective` with `@objective("name")`; over pairs it
 """
 
 from accordance.objectives.bco import bco
-from accordance.objectives.compose import get_objective, parts_of, weighted_sum
+from accordance.objectives.compose import SumOfLosses, get_objective, parts_of, weighted_sum
 from accordance.objectives.degree import spo
 from accordance.objectives.density import density_ratio_weights
 from accordance.objectives.distillation import adpa, dckd
@@ -83,6 +83,7 @@ __all__ = [
     "Extragradient",
     "Option",
     "Score",
+    "SumOfLosses",
     "Term",
     "across_workers",
     "adpa",

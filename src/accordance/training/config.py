@@ -85,6 +85,13 @@ class TrainingConfig(AuxiliaryOptions, RolloutOptions):
     balancer_temperature: float | None = Field(
         None, gt=0, description="of maxmin, in units of the loss; by default 0.1"
     )
+    balance_over: Literal["objective", "attribute", "group"] = Field(
+        "objective",
+        description="what has a loss (and gradient) of its own: members of a sum, or judgments by attribute or group",
+    )
+    balance_weights: dict[str, float] | None = Field(
+        None, description="of attributes or groups by name; all equal by default"
+    )
     seed: int = Field(42, description="of everything in the run")
     logging_steps: float = Field(10, gt=0, description="steps between log lines, or a share of all below 1")
     eval_strategy: Literal["no", "steps", "epoch"] = Field(
@@ -263,13 +270,24 @@ class TrainingConfig(AuxiliaryOptions, RolloutOptions):
         for name in given:
             if name not in known:
                 raise ConfigError(f"balancer_{name} has no effect with balancer={self.balancer}")
+        if self.balance_weights is not None and self.balance_over == "objective":
+            raise ConfigError(
+                "balance_weights has no effect: weights of a sum stand in it, such as 'dpo + 0.5*sft'",
+                remedy="balance_over=attribute or group; or leave it out",
+            )
+        if self.balance_over != "objective" and (self.online or self.attribute is not None):
+            raise ConfigError(
+                f"balance_over={self.balance_over} has no effect "
+                + ("on rollouts" if self.online else f"with attribute={self.attribute}"),
+                where="balance_over",
+            )
         if self.balancer == "sum":
             return None
-        if len(parts_of(self.build_objective())) < 2:
+        if self.balance_over == "objective" and len(parts_of(self.build_objective())) < 2:
             raise ConfigError(
                 f"balancer={self.balancer} has no effect: {self.objective} is one loss",
                 where="balancer",
-                expected="a sum of objectives, such as 'dpo + 0.5*sft'",
+                expected="a sum of objectives, such as 'dpo + 0.5*sft', or balance_over=attribute or group",
             )
         if self.parallel in ("fsdp2", "zero2", "zero3") or (self.model_extra or {}).get("fp16"):
             raise ConfigError(

@@ -31,6 +31,7 @@ from accordance.models import (
 from accordance.training.config import TrainingConfig
 from accordance.training.distillation import load_teacher, needs_live_reference, open_up, with_own_answers
 from accordance.training.examples import Examples, examples_for
+from accordance.training.members import member_examples, over_members
 from accordance.training.online import RolloutTrainer
 from accordance.training.rollouts import RolloutSource, distinct_columns, prompts_for, reference_answers
 from accordance.training.trainer import (
@@ -181,12 +182,20 @@ def _offline(
         asked = {"attribute": config.attribute, "seed": config.seed}
         records = with_own_answers(policy, records, **asked)
         held_out = with_own_answers(policy, held_out, **asked) if held_out is not None else None
-    data = examples_for(objective, records, policy.encoder, progress=tokenised, **how)
-    held = (
-        examples_for(objective, held_out, policy.encoder, annotators=data.annotators, **how)
-        if held_out is not None and len(held_out) and config.eval_strategy != "no"
-        else None
-    )
+    held: Examples | None = None
+    wants_held = held_out is not None and len(held_out) and config.eval_strategy != "no"
+    if config.balance_over == "objective":
+        data = examples_for(objective, records, policy.encoder, progress=tokenised, **how)
+        if wants_held:
+            held = examples_for(objective, held_out, policy.encoder, annotators=data.annotators, **how)
+    else:
+        data, names = member_examples(objective, records, policy.encoder, config.balance_over, tokenised, how)
+        if wants_held:
+            held, _ = member_examples(
+                objective, held_out, policy.encoder, config.balance_over, None, how, names
+            )
+        objective = over_members(objective, data, names, config.balance_weights)
+        shared["members"] = names
     timings["tokenise"] = time.perf_counter() - clock
     if config.use_peft:
         add_adapter(policy, config)

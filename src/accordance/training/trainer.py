@@ -48,6 +48,8 @@ class PreferenceTrainer(Trainer):
             advantages; None where the objective needs none.
         auxiliary_rate: learning rate of the objective's own trainable parts.
         balancer: puts the gradients of a sum's members together; None adds them up, in one backward pass.
+        members: names of what each example belongs to, by the number in its column ``member``; metrics are also
+            told for each.
         max_tokens: positions per forward pass; a larger batch is cut into several, with the same gradient for
             objectives that treat examples one by one.
         check: whether to compare the first batch with a plain forward pass, and the policy with its reference.
@@ -73,6 +75,7 @@ class PreferenceTrainer(Trainer):
         teacher: TeacherFn | None = None,
         auxiliary_rate: float = 1e-3,
         balancer: GradientBalancer | None = None,
+        members: Sequence[str] = (),
         max_tokens: int = 32_768,
         check: bool = True,
         starts_at_reference: bool = True,
@@ -101,6 +104,7 @@ class PreferenceTrainer(Trainer):
         self._auxiliary = (
             AuxiliaryParts(objective, policy, args.seed, args.device) if objective.module is not None else None
         )
+        self.members = tuple(members)
         self._members = _Members(policy.model, objective, balancer) if balancer is not None else None
         if balancer is not None and self.accelerator.num_processes > 1:
             raise ConfigError(
@@ -328,7 +332,10 @@ class PreferenceTrainer(Trainer):
                 add("rewards/chosen", chosen)
                 add("rewards/rejected", rejected)
                 add("rewards/margins", chosen - rejected)
-                add("rewards/accuracies", (chosen > rejected).float() + 0.5 * (chosen == rejected).float())
+                right = (chosen > rejected).float() + 0.5 * (chosen == rejected).float()
+                add("rewards/accuracies", right)
+                for number, name in enumerate(self.members):
+                    add(f"rewards/accuracies/{name}", right[bundle.extras["member"] == number])
         elif bundle.kind == "unary":
             good = bundle.label if bundle.label is not None else torch.ones_like(bundle.logp, dtype=torch.bool)
             add("logps/chosen", bundle.logp[good])

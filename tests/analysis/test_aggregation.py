@@ -84,7 +84,8 @@ def test_what_can_not_be_aggregated_is_refused_with_what_is_missing():
         aggregation_report(arena(20), attribute="tone")
 
 
-def test_flat_pairs_are_the_pairs_of_the_view():
+def test_flat_pairs_are_the_pairs_of_the_view_over_several_batches(monkeypatch):
+    monkeypatch.setattr("accordance.core.flat._BATCH", 2)
     records = Records.of(
         Record(user(f"q{n}"), tuple(Response.of(f"{n} {i}", source="xyz"[i]) for i in range(3)), judgments)
         for n, judgments in enumerate(
@@ -109,3 +110,13 @@ def test_flat_pairs_are_the_pairs_of_the_view():
         assert records[int(flat.row[i])].judgments[int(flat.number[i])] == pair.judgment
     assert flat.names == {"annotator": ("a",), "group": ("g",), "attribute": ("t",)}
     assert flat.annotator.tolist() == [-1, -1, -1, 0] and flat.sources == ("x", "y", "z")
+
+
+def test_judgments_of_one_pair_on_two_attributes_are_two_things_judged():
+    answers = Response.of("a"), Response.of("b")
+    judgments = [
+        Judgment("comparison", (0, 1), (1.0, 0.0), attribute=name) for name in ("tone", "truth", "tone")
+    ]
+    turned = Record(user("q"), answers[::-1], (judgments[0],))
+    codes, _ = FlatPairs.of(Records.of([Record(user("q"), answers, tuple(judgments)), turned])).items()
+    assert codes[0] == codes[2] == codes[3] != codes[1]

@@ -55,7 +55,10 @@ def test_a_term_is_the_mean_loss_of_its_own_examples_times_its_weight() -> None:
 
 
 def test_members_that_are_equally_large_make_the_plain_run(tmp_path: Path) -> None:
-    some = judged("group", 8, 8)
+    some = Records.of(
+        replace(r, judgments=tuple(replace(j, group="ab"[i % 2]) for j in r.judgments))
+        for i, r in enumerate(records(16))
+    )
     whole = {"per_device_train_batch_size": 16, "num_train_epochs": 3}
     plain, split = run(tmp_path / "a", some, **whole), run(tmp_path / "b", some, balance_over="group", **whole)
     torch.testing.assert_close(weights(plain), weights(split), rtol=1e-4, atol=2e-5)

@@ -27,6 +27,7 @@ from accordance.app.folder import (
 from accordance.app.plan import Objects, Plan, check_output, is_lead, load_start, prepare, processes
 from accordance.app.recipe import IN_MEMORY, PROVENANCE, Recipe, changed
 from accordance.app.scorers import resolve_rewards, resolve_scorer
+from accordance.app.sources import loop_names
 from accordance.app.start import Start
 from accordance.app.story import add_training
 from accordance.core.errors import ConfigError, TrainingError
@@ -163,6 +164,7 @@ def carry_out(
             "card": lambda: card_of(plan, None, None),
         }
         if recipe.config.loop is not None:
+            shown |= {"held_out": plan.held_out, "names": loop_names()}
             run = run_loop(plan.policy, plan.train, recipe.config, **shown)
         else:
             run = train(plan.policy, plan.train, recipe.config, held_out=plan.held_out, **shown)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from accordance.core.errors import ConfigError, unknown
 from accordance.core.record import Records
+
+if TYPE_CHECKING:
+    from accordance.training.loops import Names
 
 BASE, DEMO = "lab:base", "lab:demo"
 
@@ -50,3 +53,17 @@ def lab_records(name: str) -> Records:
             raise ConfigError(f"{key} is a number", where=name, found=value)
     numbers: dict[str, Any] = {key: int(value) for key, value in options.items()}
     return demo_records(**numbers)
+
+
+def loop_names() -> Names:
+    """How a loop's options that name records, rewards and policies are looked up: those of the lab, too."""
+    from accordance.app.assistants import assistants
+    from accordance.app.scorers import resolve_rewards
+    from accordance.feedback import load_records
+    from accordance.training.loops import Names
+
+    return Names(
+        find_records=lambda name: lab_records(name) if is_lab(name) else load_records(name).materialise(),
+        find_rewards=resolve_rewards,
+        find_policy=lambda name: assistants([name], "writer")[0],
+    )

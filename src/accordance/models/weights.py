@@ -204,3 +204,27 @@ def updated(before: State, update: Mapping[str, LowRank]) -> State:
 def _product(state: State, first: str) -> LowRank:
     """What an adapter adds to a layer (but for its constant scale), from the name of its first factor."""
     return LowRank(state[first.replace(*_FACTORS)].double(), state[first].double())
+
+
+def merged(states: Sequence[State], shares: Sequence[float]) -> State:
+    """The weighted mean of states, ``sum_i a_i theta_i`` with ``sum_i a_i = 1``; summed in float64.
+
+    Args:
+        states: of models that are alike.
+        shares: one number for each; below 0 or above 1 leads away from it or beyond it.
+
+    Raises:
+        DataError: the shares don't add up to 1, are not as many as the states, or the states are not alike.
+    """
+    if len(states) != len(shares) or not states or abs(sum(shares) - 1) > 1e-6:
+        raise DataError(
+            "shares of a merge add up to 1, one for each state", found=list(shares), expected="sum 1"
+        )
+    for state in states[1:]:
+        if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in states[0].items()}:
+            raise DataError("these are not weights of models that are alike", where="merge")
+    made: State = {}
+    for name, own in states[0].items():
+        weighted = [share * state[name].double() for share, state in zip(shares, states)]
+        made[name] = torch.stack(weighted).sum(0).to(own.dtype)
+    return made

@@ -5,17 +5,21 @@ subclass `Loop`, register it with `@loop("name")`, and let its `run` do everythi
 """
 
 from accordance.training.loops.curriculum import Curriculum
+from accordance.training.loops.cycle import Cycle
 from accordance.training.loops.easy_to_hard import EasyToHard
 from accordance.training.loops.evolve import Evolve
 from accordance.training.loops.inquiry import InquiryLoop
 from accordance.training.loops.iterate import Iterate
 from accordance.training.loops.lifelong import Lifelong
+from accordance.training.loops.names import Names
 from accordance.training.loops.session import Interrupted, Session, best_and_worst, run_loop
+from accordance.training.loops.stages import Stage, Stages
 from accordance.training.loops.weak_to_strong import WeakToStrongLoop
 from accordance.training.registry import Loop, loop, loop_kinds, make_loop
 
 __all__ = [
     "Curriculum",
+    "Cycle",
     "EasyToHard",
     "Evolve",
     "InquiryLoop",
@@ -23,7 +27,10 @@ __all__ = [
     "Iterate",
     "Lifelong",
     "Loop",
+    "Names",
     "Session",
+    "Stage",
+    "Stages",
     "WeakToStrongLoop",
     "best_and_worst",
     "loop",

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 
-from accordance.core.errors import ConfigError
+from accordance.core.errors import ConfigError, unknown
 from accordance.core.record import Judgment, Record, Records, Response
 from accordance.core.report import write_whole
 from accordance.feedback import load_records, save_records
@@ -22,6 +22,7 @@ from accordance.models import CopiedReference, LocalPolicy, Reference, load_poli
 from accordance.objectives import get_objective, known_options
 from accordance.training.config import TrainingConfig
 from accordance.training.examples import Examples
+from accordance.training.loops.names import Names
 from accordance.training.rollouts import ROLLOUT_OPTIONS, Rollout, RolloutSource, distinct_columns, prompts_for
 from accordance.training.run import Progress, TrainingRun, add_adapter, train
 
@@ -47,6 +48,8 @@ class Session:
         config: options of every stage, unless a stage says otherwise.
         rewards: who scores samples; empty where nobody is named.
         progress, callbacks: of every stage.
+        held_out: records that no stage learns from, for a loop that measures on them; None for none.
+        names: how the loop's options that name things are looked up.
 
     Attributes:
         history: the log lines of all stages, each with its ``stage`` and steps counted on.
@@ -64,11 +67,14 @@ class Session:
         rewards: Sequence[Any] = (),
         progress: Progress | None = None,
         callbacks: Sequence[Any] = (),
+        held_out: Records | None = None,
+        names: Names | None = None,
     ) -> None:
         self.policy, self.records, self.config, self.rewards = policy, records, config, list(rewards)
         self.folder = Path(config.output_dir) / "stages"
         self.note: Progress = progress or (lambda stage, done, total: None)
         self.callbacks = tuple(callbacks)
+        self.held_out, self.names = held_out, names or Names()
         self.history: list[dict[str, Any]] = []
         self.stages: list[dict[str, Any]] = []
         self.steps = 0
@@ -88,6 +94,7 @@ class Session:
         online: bool = False,
         reference: From | str | Path = "previous",
         after: Callable[[], object] | None = None,
+        rewards: Sequence[Any] | None = None,
         **options: Any,
     ) -> TrainingRun | None:
         """Train the policy on records; a stage that is done already is loaded.
@@ -98,6 +105,7 @@ class Session:
             online: whether it learns from samples to their prompts, scored by the session's rewards.
             reference: the policy as the stage finds it, as the loop found it, or another by path or name.
             after: what is done to the weights when they are trained, before they are kept.
+            rewards: who scores samples, in the place of the session's rewards.
             **options: in the place of the loop's own.
 
         Returns:
@@ -109,13 +117,13 @@ class Session:
         folder = self.folder / f"{len(self.stages) + 1:02d}-{name}"
         done = folder / _DONE
         if reference == "start" and not self.policy.has_adapter:
-            self._keep_start()
+            self.keep_start()
         if done.exists():
             told = json.loads(done.read_text())
             self._load(folder)
             run = None
         else:
-            run = self._train(folder, records, online, reference, options)
+            run = self._train(folder, records, online, reference, rewards, options)
             if after is not None:
                 after()
                 self.policy.save(folder)
@@ -138,7 +146,13 @@ class Session:
         return run
 
     def _train(
-        self, folder: Path, records: Records, online: bool, reference: Any, options: dict[str, Any]
+        self,
+        folder: Path,
+        records: Records,
+        online: bool,
+        reference: Any,
+        rewards: Sequence[Any] | None,
+        options: dict[str, Any],
     ) -> TrainingRun:
         config = self.stage_config(folder, online=online, **options)
         other: Reference | None = None
@@ -154,7 +168,7 @@ class Session:
             self.policy,
             records,
             config,
-            reward=self.rewards if online else None,
+            reward=(self.rewards if rewards is None else rewards) if online else None,
             reference=other,
             progress=self.note,
             callbacks=self.callbacks,
@@ -181,12 +195,15 @@ class Session:
             base | {"output_dir": str(folder), "resume_from_checkpoint": resume} | options, where="loop"
         )
 
-    def sample(self, records: Records, *, seed: int = 0, **options: Any) -> list[Rollout]:
+    def sample(
+        self, records: Records, *, seed: int = 0, rewards: Sequence[Any] | None = None, **options: Any
+    ) -> list[Rollout]:
         """Answers of the policy as it stands to the records' prompts, scored by the session's rewards.
 
         Args:
             records: whose prompts are answered.
             seed: of sampling.
+            rewards: who scores them, in the place of the session's rewards.
             **options: in the place of the loop's own (`num_generations`, `temperature`, ...).
         """
         config = self.config.model_copy(update=options)
@@ -195,9 +212,9 @@ class Session:
             self.policy.encoder,
             max_length=config.max_length,
             max_completion_length=config.max_completion_length,
-            distinct=distinct_columns(self.rewards),
+            distinct=distinct_columns(self.rewards if rewards is None else rewards),
         )
-        source = RolloutSource(self.policy, self.rewards, config)
+        source = RolloutSource(self.policy, self.rewards if rewards is None else rewards, config)
         asked = list(zip(kept, [example.group.prompt for example in prompts.items]))
         drawn: list[Rollout] = []
         self.note("sample", 0, len(asked))
@@ -210,7 +227,14 @@ class Session:
         """A session of its own for another policy of the loop (a teacher, a ceiling), in a folder below this one."""
         config = self.config.model_copy(update={"output_dir": str(self.folder / name)})
         return Session(
-            policy, self.records, config, rewards=self.rewards, progress=self.note, callbacks=self.callbacks
+            policy,
+            self.records,
+            config,
+            rewards=self.rewards,
+            progress=self.note,
+            callbacks=self.callbacks,
+            held_out=self.held_out,
+            names=self.names,
         )
 
     def keep(self, name: str, make: Callable[[], Records]) -> Records:
@@ -238,7 +262,26 @@ class Session:
                 remedy="--reward module:function (population for the lab's people)",
             )
 
-    def _keep_start(self) -> None:
+    def back_to(self, name: str) -> None:
+        """Give the policy the weights that a stage left, or with ``start`` those that the loop found.
+
+        Raises:
+            ConfigError: no stage of that name was there.
+        """
+        self._load(self.folder_of(name))
+
+    def folder_of(self, name: str) -> Path:
+        """Where the weights of a stage lie, or with ``start`` those that the loop found."""
+        if name == "start":
+            self.keep_start()
+            return self.folder / "00-start"
+        for number, stage in enumerate(self.stages, 1):
+            if stage["name"] == name:
+                return self.folder / f"{number:02d}-{name}"
+        raise unknown("stage", name, ["start", *(stage["name"] for stage in self.stages)], where="loop")
+
+    def keep_start(self) -> None:
+        """Keep the weights that the loop found; must be called before the first stage. Done once."""
         if self._start is not None:
             return
         self._start = self.folder / "00-start"
@@ -292,15 +335,23 @@ def run_loop(
     progress: Progress | None = None,
     callbacks: tuple[Any, ...] = (),
     card: Callable[[], str] | None = None,
+    held_out: Records | None = None,
+    names: Names | None = None,
 ) -> TrainingRun:
     """Carry out the loop that the config names; the final model goes to `config.output_dir`.
+
+    Args:
+        policy, records, config, reward, progress, callbacks, card: as `train` takes them.
+        held_out: records that no stage learns from; loops that probe their stages do so on them.
+        names: how the loop's options that name records, rewards and policies are looked up.
 
     Returns:
         The run: steps and log lines of all stages; `stages` and `measures` say what each did.
     """
     loop = config.build_loop()
     rewards = reward if isinstance(reward, Sequence) else [] if reward is None else [reward]
-    session = Session(policy, records, config, rewards=rewards, progress=progress, callbacks=callbacks)
+    given = {"progress": progress, "callbacks": callbacks, "held_out": held_out, "names": names}
+    session = Session(policy, records, config, rewards=rewards, **given)  # type: ignore[arg-type]
     if loop.needs_reward:
         session.need_rewards(f"loop {loop.name}")
     stopped = False

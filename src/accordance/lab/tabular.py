@@ -266,7 +266,7 @@ class TokenTable(TablePolicy):
         ref_tokens = ref.token_logps(each, both)[kept] if isinstance(ref, TokenTable) else None
         table = ref if isinstance(ref, TokenTable) else None
         whole = self.compared(each, both, ref=table, teacher=teacher, teacher_ref=teacher_ref)
-        compared = {name: values[kept] for name, values in whole.items()}
+        compared: dict[str, Any] = {name: values[kept] for name, values in whole.items()}
         return replace(bundle, tokens=Tokens(self.token_logps(each, both)[kept], row, ref_tokens, **compared))
 
     def lists(

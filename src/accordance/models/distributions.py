@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,8 @@ class HeadTable:
     def logps(self, at: slice) -> Tensor:
         """Log-probabilities at some of the positions, shape [positions, vocabulary]."""
         states = self.states[at]
-        scores = self.head(states.to(self.head.weight.dtype)).to(wide_type(states.dtype))
+        weight: Any = self.head.weight
+        scores = self.head(states.to(weight.dtype)).to(wide_type(states.dtype))
         return torch.log_softmax(self.transform.apply(scores), dim=-1)
 
 

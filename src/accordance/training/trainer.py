@@ -241,7 +241,7 @@ class PreferenceTrainer(Trainer):
         whole = self.objective.whole
         if not whole:
             return None
-        tables = self.teacher(groups) if self.teacher is not None else ()
+        tables: Sequence[Table] = self.teacher(groups) if self.teacher is not None else []
         return Compared(
             kl=reference.table if reference is not None and "kl" in whole else None,
             teacher_kl=tables[0] if "teacher_kl" in whole else None,

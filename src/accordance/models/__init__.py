@@ -8,9 +8,16 @@ from accordance.models.api import InspectPolicy
 from accordance.models.distributions import Compared, HeadTable, Table, TopTable
 from accordance.models.encoding import Encoder, fit
 from accordance.models.engine import Engine, GroupLogps, naive_logps
+from accordance.models.heads import Heads, add_heads, heads_of, merge_heads
 from accordance.models.packing import Group, Packed, batches, pack
 from accordance.models.policy import LocalPolicy, load_policy, logprobs
-from accordance.models.reference import CachedReference, CopiedReference, Reference, ReferenceLogps, weights_hash
+from accordance.models.reference import (
+    CachedReference,
+    CopiedReference,
+    Reference,
+    ReferenceLogps,
+    weights_hash,
+)
 from accordance.models.teacher import StoredTeacher, Teacher
 
 __all__ = [
@@ -22,6 +29,7 @@ __all__ = [
     "Group",
     "GroupLogps",
     "HeadTable",
+    "Heads",
     "InspectPolicy",
     "LocalPolicy",
     "Packed",
@@ -31,10 +39,13 @@ __all__ = [
     "Table",
     "Teacher",
     "TopTable",
+    "add_heads",
     "batches",
     "fit",
+    "heads_of",
     "load_policy",
     "logprobs",
+    "merge_heads",
     "naive_logps",
     "pack",
     "weights_hash",

@@ -11,10 +11,11 @@ where the shared one does not give the plain one's log-probabilities, the plain 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from accordance.models import attention
 from accordance.models.attention import Layout
 from accordance.models.distributions import Compared, HeadTable, compared_logps
 from accordance.models.head import ScoreTransform, label_logps
+from accordance.models.heads import heads_of, logps_by_head
 from accordance.models.packing import Group, Packed, pack
 
 _ARGUMENT = "accordance_packed"
@@ -49,6 +51,7 @@ class GroupLogps:
         table: this model's distributions at the labels, without gradient, where asked for.
         layers: every layer's hidden state *at* each token (not before it), the embedding first, shape [tokens,
             layers + 1, width], where asked for; without gradient.
+        states: the last hidden state from which each token is predicted, shape [tokens, width], where asked for.
     """
 
     logp: Tensor
@@ -63,6 +66,7 @@ class GroupLogps:
     advantage: Tensor | None = None
     table: HeadTable | None = None
     layers: Tensor | None = None
+    states: Tensor | None = None
 
 
 class Engine:
@@ -155,6 +159,7 @@ class Engine:
         compared: Compared | None = None,
         table: bool = False,
         layers: bool = False,
+        states: bool = False,
     ) -> GroupLogps:
         """Log-probabilities of every response.
 
@@ -166,20 +171,24 @@ class Engine:
             compared: other models' distributions to compare each token's with.
             table: whether to return this model's own, for such comparisons.
             layers: whether to return the hidden states of all layers.
+            states: whether to return the hidden state from which each token is predicted.
         """
         packed = groups if isinstance(groups, Packed) else self.pack(groups, hidden=hidden or layers)
         packed = packed.to(self.device)
+        if packed.heads is not None and (compared is not None or table):
+            raise ModelError("whole distributions can't be compared under heads of their own for each group")
         call: dict[str, Any] = {
             "input_ids": packed.input_ids,
             "use_cache": False,
             _ARGUMENT: {
                 "source": packed.source,
                 "labels": packed.labels,
+                "which": packed.heads,
                 "last": packed.last if hidden else None,
                 "entropy": entropy,
                 "transform": self.transform,
                 "compared": compared,
-                "states": table,
+                "states": table or states,
             },
         }
         if layers:
@@ -203,8 +212,9 @@ class Engine:
             kl=out.get("kl"),
             teacher_kl=out.get("teacher_kl"),
             advantage=out.get("advantage"),
-            table=HeadTable(out["states"], self._own_head(), self.transform) if table else None,
+            table=HeadTable(out["states"].detach(), self._own_head(), self.transform) if table else None,
             layers=_at_tokens(out["layers"], packed) if layers else None,
+            states=out["states"] if states else None,
         )
 
     def _own_head(self) -> nn.Module:
@@ -224,7 +234,7 @@ class Engine:
         Raises:
             ModelError: the gap is larger than the model's type explains.
         """
-        some = [Group(g.prompt, list(g.responses)[:4]) for g in groups[:most]]
+        some = [replace(g, responses=list(g.responses)[:4]) for g in groups[:most]]
         training = self.bare.training
         self.bare.eval()
         try:
@@ -252,12 +262,13 @@ def naive_logps(model: nn.Module, group: Group) -> Tensor:
     Returns:
         Shape [responses].
     """
-    device = unwrap(model).get_input_embeddings().weight.device
+    device, heads = unwrap(model).get_input_embeddings().weight.device, heads_of(unwrap(model))
     sums = []
     for response in group.responses:
         ids = torch.tensor([[*group.prompt, *response]], device=device)
         first = max(len(group.prompt), 1)
-        scores = model(input_ids=ids, use_cache=False).logits[0, first - 1 : -1]
+        with contextlib.nullcontext() if heads is None or group.head is None else heads.using(group.head):
+            scores = model(input_ids=ids, use_cache=False).logits[0, first - 1 : -1]
         wide = torch.float64 if scores.dtype == torch.float64 else torch.float32
         logps = torch.log_softmax(scores.to(wide), dim=-1)
         sums.append(logps.gather(1, ids[0, first:, None]).sum())
@@ -324,6 +335,7 @@ def _with_labels(
     transform: ScoreTransform,
     compared: Compared | None = None,
     states: bool = False,
+    which: Tensor | None = None,
 ) -> dict[str, Any]:
     """The ordinary forward with the head held back: it takes label positions and yields log-probabilities."""
     head = model.get_output_embeddings()
@@ -337,13 +349,14 @@ def _with_labels(
             if compared is not None:
                 out.update(compared_logps(flat[source], labels, head, transform, compared))
             else:
-                out["logps"], spread = label_logps(flat[source], labels, head, transform, entropy=entropy)
+                score = label_logps if which is None else functools.partial(logps_by_head, which=which)
+                out["logps"], spread = score(flat[source], labels, head, transform=transform, entropy=entropy)
                 if spread is not None:
                     out["entropy"] = spread
         finally:
             head.forward = held_back
         if states:
-            out["states"] = flat[source].detach()
+            out["states"] = flat[source]
         if last is not None:
             out["hidden"] = flat[last]
         return probe.to(hidden.device).view(1, 1, -1)

@@ -29,10 +29,12 @@ class Group:
     Attributes:
         prompt: token ids of the prompt; may be empty, then the first token of a response has no label.
         responses: token ids of each response, its end-of-turn token included.
+        head: number of the output head that scores it, of a model that has several; None for their blend.
     """
 
     prompt: Sequence[int]
     responses: Sequence[Sequence[int]]
+    head: int | None = None
 
     @property
     def tokens(self) -> int:
@@ -75,6 +77,7 @@ class Packed:
         group: which group each response belongs to, shape [responses].
         segments: where each group lies in the shared row; empty in the plain layout.
         groups: the groups themselves.
+        heads: number of the output head that scores each label, shape [labels]; None where no group names one.
     """
 
     input_ids: Tensor
@@ -88,6 +91,7 @@ class Packed:
     group: Tensor
     segments: tuple[Segment, ...]
     groups: Sequence[Group] = field(repr=False)
+    heads: Tensor | None = None
 
     @property
     def responses(self) -> int:
@@ -114,12 +118,17 @@ def pack(groups: Sequence[Group], *, shared: bool = True, keep_last: bool = Fals
         pad: token id of padding in the plain layout.
 
     Raises:
-        DataError: a group has no response, or a response no token.
+        DataError: a group has no response, or a response no token; some groups name a head and others none.
     """
+    if len({group.head is None for group in groups}) > 1:
+        raise DataError("either every group of a batch names its head, or none does", where="pack")
     for number, group in enumerate(groups):
         if not group.responses or not all(len(response) for response in group.responses):
             raise DataError("an empty response can't be scored", where=f"group {number} of the batch")
-    return _pack_shared(groups, keep_last) if shared else _pack_plain(groups, keep_last, pad)
+    made = _pack_shared(groups, keep_last) if shared else _pack_plain(groups, keep_last, pad)
+    if groups[0].head is not None:
+        made.heads = torch.tensor([group.head for group in groups])[made.group][made.row]
+    return made
 
 
 def _pack_shared(groups: Sequence[Group], keep_last: bool) -> Packed:

@@ -18,6 +18,7 @@ from accordance.core.record import Message, Record, Records, Response, as_prompt
 from accordance.models.encoding import TEMPLATES, Encoded, Encoder
 from accordance.models.engine import Engine, unwrap
 from accordance.models.generation import sample
+from accordance.models.heads import CONFIG, restore_heads
 from accordance.models.packing import Group, batches
 from accordance.models.reference import weights_hash
 
@@ -241,6 +242,8 @@ def load_policy(
             source, adapter = _base_of(Path(model)), model
         options = {"revision": revision, "trust_remote_code": trust_remote_code}
         loaded = _load_model(str(source), dtype, device_map, load_in_4bit, load_in_8bit, options)
+        if hasattr(loaded.config, CONFIG):
+            restore_heads(loaded, _weight_files(str(source), options))
     else:
         loaded, options = model, {}
     own = (
@@ -313,6 +316,18 @@ def _load_model(
             expected="a folder with config.json and model.safetensors, or a name on the hub",
             remedy="check the path; offline, download the model first (HF_HUB_OFFLINE=1 uses the local copy)",
         ) from error
+
+
+def _weight_files(source: str, options: Mapping[str, Any]) -> list[str]:
+    """The safetensors files of a checkpoint that transformers has just loaded, a folder's or the hub's."""
+    from transformers.utils.hub import cached_file, get_checkpoint_shard_files
+
+    some = {"revision": options.get("revision"), "_raise_exceptions_for_missing_entries": False}
+    index = cached_file(source, "model.safetensors.index.json", **some)
+    if index is not None:
+        return get_checkpoint_shard_files(source, index, revision=some["revision"])[0]
+    whole = cached_file(source, "model.safetensors", **some)
+    return [] if whole is None else [whole]
 
 
 def _load_tokenizer(source: str | Path, options: dict[str, Any]) -> Any:

@@ -189,11 +189,13 @@ class CachedReference:
 
 
 def group_keys(group: Group) -> Iterator[bytes]:
-    """A key for each response of a group: a hash of the tokens of prompt and response."""
+    """A key for each response of a group: a hash of the tokens of prompt and response, and of the head."""
     prompt = np.asarray(group.prompt, dtype=np.int32).tobytes()
     for response in group.responses:
         digest = hashlib.blake2b(len(prompt).to_bytes(8, "big") + prompt, digest_size=16)
         digest.update(np.asarray(response, dtype=np.int32).tobytes())
+        if group.head is not None:
+            digest.update(f"head {group.head}".encode())
         yield digest.digest()
 
 

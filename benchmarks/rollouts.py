@@ -141,8 +141,9 @@ def main():
         return
     flags = ["--steps", str(args.steps)]
     found = {name: alone(__file__, name, *flags) for name in ("trl", "ours")}
+    base = found["trl"]["tokens"]
     table = [
-        [name, f["tokens"], f["tokens"] / found["trl"]["tokens"], f["seconds"], f["memory"], f.get("share_sampling", "")]
+        [name, f["tokens"], f["tokens"] / base, f["seconds"], f["memory"], f.get("share_sampling", "")]
         for name, f in found.items()
     ]
     columns = ["GRPO step", "sampled tokens/s", "x TRL", "s per step", "peak GB", "share sampling and scoring"]

@@ -14,6 +14,7 @@ from accordance.training.loops.lifelong import Lifelong
 from accordance.training.loops.names import Names
 from accordance.training.loops.session import Interrupted, Session, best_and_worst, run_loop
 from accordance.training.loops.stages import Stage, Stages
+from accordance.training.loops.structured import Structured
 from accordance.training.loops.weak_to_strong import WeakToStrongLoop
 from accordance.training.registry import Loop, loop, loop_kinds, make_loop
 
@@ -31,6 +32,7 @@ __all__ = [
     "Session",
     "Stage",
     "Stages",
+    "Structured",
     "WeakToStrongLoop",
     "best_and_worst",
     "loop",

@@ -75,7 +75,8 @@ def with_tokens(lists: ListLogps) -> ListLogps:
     row = torch.arange(lists.mask.numel()).repeat_interleave((lists.length * lists.mask).flatten())
     assert lists.ref is not None and lists.old is not None
     each, ref, old = ((x / lists.length).flatten()[row] for x in (lists.logp, lists.ref, lists.old))
-    return replace(lists, tokens=Tokens(each, row, ref), old_tokens=old)
+    states = torch.randn(len(row), WIDTH, generator=torch.Generator().manual_seed(0), dtype=each.dtype)
+    return replace(lists, tokens=Tokens(each, row, ref, states=states), old_tokens=old)
 
 
 def cross_bundle(n: int = 4, c: int = 3, seed: int = 0, dtype: torch.dtype = torch.float64) -> CrossLogps:

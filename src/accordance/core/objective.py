@@ -32,6 +32,9 @@ class Tokens:
             likewise.
         layers: what every layer of the reference makes of each token, the embedding first, shape [tokens,
             layers + 1, width], where the objective asks for it; no gradient.
+        states: the last hidden state from which each token is predicted, shape [tokens, width], of the policy or of
+            a critic's own model, where the objective asks for it.
+        extras: further values per token by name, shape [tokens] each.
     """
 
     logp: Tensor
@@ -41,11 +44,14 @@ class Tokens:
     teacher_kl: Tensor | None = None
     advantage: Tensor | None = None
     layers: Tensor | None = None
+    states: Tensor | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
 
     def select(self, index: Tensor, row: Tensor) -> Tokens:
         """Some of the tokens (indices, or True where kept), under these rows."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "row"}
-        return Tokens(row=row, **{name: None if v is None else v[index] for name, v in values.items()})
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("row", "extras")}
+        some: dict[str, Any] = {name: None if v is None else v[index] for name, v in values.items()}
+        return Tokens(row=row, extras={name: v[index] for name, v in self.extras.items()}, **some)
 
 
 @dataclass(frozen=True)
@@ -283,6 +289,12 @@ class Objective(Generic[B]):
         own_answers: whether rejected answers are replaced by the policy's own, sampled before training.
         pairs: where examples hold more than a pair: from the bundle to the pairs that metrics (and `rewards`) are
             about.
+        states: whether it needs the hidden state from which each token is predicted; its `module` makes one number
+            of each, what the rest of the response is worth.
+        credit: as `advantages`, for single tokens: from a bundle of rollouts with the log-probabilities of sampling
+            in the place of the policy's, and in the tokens' extra ``value`` what the module made of their states,
+            to values by name, shape [tokens] each; they come back in the tokens' extras.
+        metrics: from a bundle to numbers by name, of any shape, whose means are logged; None for nothing further.
     """
 
     name: str
@@ -306,6 +318,9 @@ class Objective(Generic[B]):
     module: Auxiliary | None = None
     own_answers: bool = False
     pairs: Callable[[B], PairLogps] | None = None
+    states: bool = False
+    credit: Callable[[Any], Mapping[str, Tensor]] | None = None
+    metrics: Callable[[B], Mapping[str, Tensor]] | None = None
 
     def __call__(self, bundle: B) -> Tensor:
         """One loss per example, shape [n].

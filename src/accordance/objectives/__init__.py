@@ -46,6 +46,8 @@ from accordance.objectives.policy_gradient import (
     reinforce,
     rloo,
 )
+from accordance.objectives.ppo import ValueHead, ppo
+from accordance.objectives.ppo_gae import gae, token_rewards, whitened
 from accordance.objectives.preference import (
     aot,
     apo_down,
@@ -85,6 +87,7 @@ __all__ = [
     "Score",
     "SumOfLosses",
     "Term",
+    "ValueHead",
     "across_workers",
     "adpa",
     "advantages",
@@ -113,6 +116,7 @@ __all__ = [
     "f_dpo",
     "flagged_tokens",
     "focal",
+    "gae",
     "get_divergence",
     "get_objective",
     "grao",
@@ -150,6 +154,7 @@ __all__ = [
     "parts_of",
     "plackett_luce",
     "policy_gradient",
+    "ppo",
     "pro",
     "reinforce",
     "rloo",
@@ -164,8 +169,10 @@ __all__ = [
     "squared",
     "tdpo",
     "term_names",
+    "token_rewards",
     "unbiased_log_sigmoid",
     "weighted_sum",
+    "whitened",
     "wrapper",
     "wrapper_names",
 ]

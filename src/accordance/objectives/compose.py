@@ -92,6 +92,9 @@ def weighted_sum(members: Sequence[tuple[Objective[Any], float]]) -> Objective[A
         layers=any(part.layers for part, _ in parts),
         module=_one_module(parts),
         own_answers=any(part.own_answers for part, _ in parts),
+        states=any(part.states for part, _ in parts),
+        credit=_one_credit(parts),
+        metrics=_all_metrics(parts),
     )
 
 
@@ -148,6 +151,24 @@ def _one_advantages(parts: Sequence[tuple[Objective[Any], float]]) -> Callable[[
     return having[0].advantages if having else None
 
 
+def _one_credit(
+    parts: Sequence[tuple[Objective[Any], float]],
+) -> Callable[[Any], Mapping[str, Tensor]] | None:
+    having = [part for part, _ in parts if part.credit is not None]
+    if len(having) > 1:
+        raise _mismatch(having, "each gives credit to tokens in its own way")
+    return having[0].credit if having else None
+
+
+def _all_metrics(
+    parts: Sequence[tuple[Objective[Any], float]],
+) -> Callable[[Any], Mapping[str, Tensor]] | None:
+    having = [part.metrics for part, _ in parts if part.metrics is not None]
+    if not having:
+        return None
+    return lambda bundle: {name: values for read in having for name, values in read(bundle).items()}
+
+
 def _one_module(parts: Sequence[tuple[Objective[Any], float]]) -> Auxiliary | None:
     having = [part for part, _ in parts if part.module is not None]
     if len(having) > 1:
@@ -194,10 +215,17 @@ def _lifted(member: Objective[Any], bundle: type[Bundle]) -> Objective[Any]:
 
 
 def _per_example(member: Objective[Any]) -> Objective[Any]:
-    """A loss in tokens as one per example: divided by the response's length."""
+    """A loss in tokens as one per example: divided by its number of tokens."""
     if member.unit == "examples":
         return member
-    return replace(member, function=lambda single: member.function(single) / single.length, unit="examples")
+
+    def function(examples: Any) -> Tensor:
+        length = examples.length
+        if isinstance(examples, ListLogps):
+            length = length.masked_fill(~examples.mask, 0).sum(-1).clamp(min=1)
+        return member.function(examples) / length
+
+    return replace(member, function=function, unit="examples")
 
 
 def _chosen(pairs: PairLogps) -> UnaryLogps:

@@ -109,18 +109,18 @@ def policy_gradient(
         known = lists.extras.get("advantages")
         advantage = (worth(lists) if known is None else known).to(lists.logp)
         if token_level:
-            tokens = _tokens(lists)
+            tokens = list_tokens(lists)
             log_ratio = tokens.logp - need_sampled(lists.old_tokens)
-            gain = _per_response(_clipped(log_ratio, advantage.flatten()[tokens.row], clip), tokens, lists)
+            gain = per_response(clipped_gain(log_ratio, advantage.flatten()[tokens.row], clip), tokens, lists)
         else:
             log_ratio = (lists.logp - need_sampled(lists.old)) / (
                 lists.length if level == "sequence_mean" else 1
             )
-            gain = _clipped(log_ratio, advantage, clip)
+            gain = clipped_gain(log_ratio, advantage, clip)
         if kl and not kl_in_reward:
-            tokens = _tokens(lists)
+            tokens = list_tokens(lists)
             apart = need_reference(tokens.ref) - tokens.logp
-            penalty = _per_response(steady_expm1(apart) - apart, tokens, lists)
+            penalty = per_response(steady_expm1(apart) - apart, tokens, lists)
             if not token_level:
                 penalty = penalty / lists.length
             gain = gain - kl * penalty
@@ -305,20 +305,22 @@ def _answer(lists: ListLogps) -> Tensor:
     return torch.arange(lists.mask.shape[1], device=index.device) == index[:, None]
 
 
-def _clipped(log_ratio: Tensor, advantage: Tensor, clip: tuple[float, float] | None) -> Tensor:
+def clipped_gain(log_ratio: Tensor, advantage: Tensor, clip: tuple[float, float] | None) -> Tensor:
+    """The smaller of ratio x advantage and clipped ratio x advantage, elementwise; `clip` below and above 1."""
     ratio = steady_expm1(log_ratio) + 1
     if clip is None:
         return ratio * advantage
     return torch.minimum(ratio * advantage, ratio.clamp(1 - clip[0], 1 + clip[1]) * advantage)
 
 
-def _per_response(values: Tensor, tokens: Tokens, lists: ListLogps) -> Tensor:
+def per_response(values: Tensor, tokens: Tokens, lists: ListLogps) -> Tensor:
     """Values of tokens added up to one per response, shape [n, K]."""
     total = values.new_zeros(lists.logp.numel())
     return total.index_add(0, tokens.row, values).view_as(lists.logp)
 
 
-def _tokens(lists: ListLogps) -> Tokens:
+def list_tokens(lists: ListLogps) -> Tokens:
+    """The single tokens of a bundle. DataError where it carries none."""
     if lists.tokens is None:
         raise DataError("this objective reads single tokens and the bundle carries none", expected="tokens")
     return lists.tokens

@@ -11,6 +11,7 @@ from accordance.training.loops.evolve import Evolve
 from accordance.training.loops.inquiry import InquiryLoop
 from accordance.training.loops.iterate import Iterate
 from accordance.training.loops.lifelong import Lifelong
+from accordance.training.loops.mosaic import Mosaic
 from accordance.training.loops.names import Names
 from accordance.training.loops.session import Interrupted, Session, best_and_worst, run_loop
 from accordance.training.loops.stages import Stage, Stages
@@ -28,6 +29,7 @@ __all__ = [
     "Iterate",
     "Lifelong",
     "Loop",
+    "Mosaic",
     "Names",
     "Session",
     "Stage",

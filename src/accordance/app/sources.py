@@ -1,4 +1,4 @@
-"""Names of what lies in the package: `lab:base` is its base model, `lab:demo` its feedback."""
+"""Names of what lies in the package: `lab:base` is its base model, `lab:demo` its feedback, `lab:steps` a scene's."""
 
 from __future__ import annotations
 
@@ -37,14 +37,18 @@ def is_lab(name: Any) -> bool:
 def lab_records(name: str) -> Records:
     """`lab:demo`, or `lab:demo?n=800&seed=1`: the demo's feedback, that many records of it, judged by that seed.
 
+    `lab:` and the name of a scene (`lab:critiques`, see `accordance.lab.scenes.SCENES`) are 400 records of it, or n.
+
     Raises:
         ConfigError: another name, option or value.
     """
     from accordance.lab import demo_records
+    from accordance.lab.scenes import SCENES
 
     kind, _, query = name.partition("?")
-    if kind != DEMO:
-        raise unknown("records of the lab", kind, [DEMO], where="records")
+    made = {scene.name: scene for scene in SCENES.values()}
+    if kind != DEMO and kind not in made:
+        raise unknown("records of the lab", kind, [DEMO, *made], where="records")
     options = dict(parse_qsl(query, keep_blank_values=True))
     for key, value in options.items():
         if key not in ("n", "seed"):
@@ -52,7 +56,7 @@ def lab_records(name: str) -> Records:
         if not value.isdigit():
             raise ConfigError(f"{key} is a number", where=name, found=value)
     numbers: dict[str, Any] = {key: int(value) for key, value in options.items()}
-    return demo_records(**numbers)
+    return demo_records(**numbers) if kind == DEMO else made[kind].records(**({"n": 400} | numbers))
 
 
 def loop_names() -> Names:

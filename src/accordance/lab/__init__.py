@@ -1,8 +1,9 @@
 """The lab: a small world whose truth is known, a base model of it, and people with known tastes.
 
 In go seeds; out come prompts, answers with chosen attributes, judgments by simulated people, and the embedded
-base model. A new kind of question goes into `questions` and `writer`, a new attribute into `attributes`, a new
-group of people into `people.GROUPS`. The base model is made by `accordance.lab.pretrain.pretrain`.
+base model. Scenes (`scenes`) are sorts of prompts beyond single questions: dialogues, critiques, solutions in steps.
+A new kind of question goes into `questions` and `writer`, a new attribute into `attributes`, a new group of people
+into `people.GROUPS`, a new scene into `scenes`. The base model is made by `accordance.lab.pretrain.pretrain`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from accordance.lab.people import (
 if TYPE_CHECKING:
     from accordance.lab.collect import judged, make_records
     from accordance.lab.embedded import base_answers, base_model_path, demo_records
+    from accordance.lab.scenes import SCENES, Scene, scene
     from accordance.lab.tokenizer import build_tokenizer
 
 # These load torch or transformers, which the world itself does without.
@@ -34,15 +36,20 @@ _HOMES = {
     "demo_records": "embedded",
     "judged": "collect",
     "make_records": "collect",
+    "SCENES": "scenes",
+    "Scene": "scenes",
+    "scene": "scenes",
 }
 
 __all__ = [
     "GROUPS",
+    "SCENES",
     "SHARED",
     "Group",
     "Person",
     "Population",
     "PopulationScorer",
+    "Scene",
     "base_answers",
     "base_model_path",
     "build_tokenizer",
@@ -50,6 +57,7 @@ __all__ = [
     "demo_records",
     "judged",
     "make_records",
+    "scene",
     "world",
 ]
 

@@ -325,7 +325,7 @@ def _weight_files(source: str, options: Mapping[str, Any]) -> list[str]:
     some = {"revision": options.get("revision"), "_raise_exceptions_for_missing_entries": False}
     index = cached_file(source, "model.safetensors.index.json", **some)
     if index is not None:
-        return get_checkpoint_shard_files(source, index, revision=some["revision"])[0]
+        return list(get_checkpoint_shard_files(source, index, revision=some["revision"])[0] or ())
     whole = cached_file(source, "model.safetensors", **some)
     return [] if whole is None else [whole]
 

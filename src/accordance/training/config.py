@@ -92,6 +92,10 @@ class TrainingConfig(AuxiliaryOptions, RolloutOptions):
     balance_weights: dict[str, float] | None = Field(
         None, description="of attributes or groups by name; all equal by default"
     )
+    heads: Literal["attribute", "group"] | None = Field(
+        None, description="an output head for each attribute or group over one backbone; implies balance_over"
+    )
+    head_noise: float = Field(1e-3, ge=0, description="standard deviation of what tells new heads apart")
     seed: int = Field(42, description="of everything in the run")
     logging_steps: float = Field(10, gt=0, description="steps between log lines, or a share of all below 1")
     eval_strategy: Literal["no", "steps", "epoch"] = Field(
@@ -144,7 +148,7 @@ class TrainingConfig(AuxiliaryOptions, RolloutOptions):
             ConfigError: a name is unknown (with the nearest known one), a value is out of range, or an option
                 would have no effect.
         """
-        options = _with_loop_options(options, where)
+        options = _with_heads(_with_loop_options(options, where), where)
         extras = set(options) - set(cls.model_fields)
         objective = str(options.get("objective", cls.model_fields["objective"].default))
         known = known_options(objective)
@@ -197,6 +201,7 @@ class TrainingConfig(AuxiliaryOptions, RolloutOptions):
             self._objective = online_objective(made, self) if self.online and self.loop is None else made
             self._pairs = made.bundle.kind == "pair"
             self.build_balancer()
+            self._check_heads(made)
             if self.loop is not None:
                 self.build_loop()
         return self._objective
@@ -222,6 +227,7 @@ class TrainingConfig(AuxiliaryOptions, RolloutOptions):
         gone |= set() if objective.reference else {"reference", "reference_cache", "cache_dir"}
         gone |= set() if self.reference_cache else {"cache_dir"}
         gone |= without_effect(objective)
+        gone |= {"head_noise"} if self.heads is None else set()
         gone |= {"loop_options"} if self.loop is None else set()
         if self.online:
             return gone | {"reference_cache", "cache_dir"} | (set() if self._pairs else {"pairing"})
@@ -298,6 +304,18 @@ class TrainingConfig(AuxiliaryOptions, RolloutOptions):
             )
         return get_balancer(self.balancer, **given)
 
+    def _check_heads(self, objective: Objective[Any]) -> None:
+        reasons = (
+            (self.heads != self.balance_over, f"examples are told apart by balance_over={self.balance_over}"),
+            (self.use_peft, "an adapter leaves the output heads as they are"),
+            (self.loop is not None, "stages of a loop are scored by one head"),
+            (bool(objective.whole), f"{objective.name} compares whole distributions"),
+            (self.parallel not in (None, "ddp"), "heads are trained whole on every process"),
+        )
+        for holds, reason in reasons if self.heads is not None else ():
+            if holds:
+                raise ConfigError(f"heads={self.heads} can't be: {reason}", where="heads")
+
     @property
     def rate(self) -> float:
         """The learning rate; where none is named, the default for the objective, and for an adapter."""
@@ -334,6 +352,14 @@ def _with_loop_options(options: Mapping[str, Any], where: str) -> dict[str, Any]
             remedy=f"name one: {', '.join(loop_kinds())}",
         )
     return rest | ({"loop_options": own} if own else {})
+
+
+def _with_heads(options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Heads of their own for attributes or groups come with losses of their own."""
+    if "head_noise" in options and options.get("heads") is None:
+        raise ConfigError("head_noise has no effect without heads", where=where, remedy="heads=attribute")
+    given = options.get("heads")
+    return ({"balance_over": given} if given in ("attribute", "group") else {}) | dict(options)
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:

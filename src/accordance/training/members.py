@@ -16,13 +16,12 @@ from torch import Tensor
 from accordance.core.errors import ConfigError, DataError, unknown
 from accordance.core.objective import Objective
 from accordance.core.record import Judgment, Record, Records
-from accordance.models import Encoder
+from accordance.models import Encoder, LocalPolicy, add_heads, heads_of
 from accordance.objectives import SumOfLosses, parts_of
 from accordance.training.examples import Examples, examples_for
+from accordance.training.order import MEMBER
 
 Over = Literal["objective", "attribute", "group"]
-#: The column that says which member an example belongs to.
-MEMBER = "member"
 _NOBODY = {"attribute": "overall", "group": "no group"}
 
 
@@ -82,7 +81,7 @@ def member_examples(
         if name not in known:
             made.dropped.setdefault(f"of no known {over}", []).extend(record.origin for record in some)
             continue
-        asked = dict(options) | {"annotators": made.annotators}
+        asked: dict[str, Any] = dict(options) | {"annotators": made.annotators}
         if over == "attribute":
             asked["attribute"] = None if name == _NOBODY[over] else name
         part = examples_for(objective, some, encoder, progress=progress, **asked)
@@ -92,6 +91,41 @@ def member_examples(
         made.notes.update(part.notes)
         made.annotators = part.annotators
     return made, known
+
+
+def give_heads(policy: LocalPolicy, names: Sequence[str], noise: float, seed: int, *data: Examples) -> None:
+    """An output head for each member, which scores that member's examples alone (MAH-DPO, S006).
+
+    Args:
+        policy: is given the heads, unless it has them already.
+        names: of the members.
+        noise, seed: see `accordance.models.Heads`.
+        *data: examples of these members; each is told its head.
+
+    Raises:
+        ConfigError, ModelError: see `accordance.models.add_heads`.
+    """
+    heads = add_heads(policy.model, names, scale=noise, seed=seed)
+    number = [heads.names.index(name) for name in names]
+    for some in data:
+        some.items = [replace(e, group=replace(e.group, head=number[e.columns[MEMBER]])) for e in some.items]
+
+
+def same_heads(policy: LocalPolicy, reference: LocalPolicy) -> None:
+    """Each head is compared with the reference's head of the same name and number.
+
+    Raises:
+        ConfigError: the policy has heads, and the reference not the same.
+    """
+    own, other = heads_of(policy.model), heads_of(reference.model)
+    if own is not None and (other is None or other.names != own.names):
+        raise ConfigError(
+            "the reference has not the heads that the policy has",
+            where="reference",
+            found=", ".join(other.names) if other is not None else "one head",
+            expected=", ".join(own.names),
+            remedy="leave reference out: the policy before training is it, heads included",
+        )
 
 
 def over_members(

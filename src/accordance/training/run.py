@@ -31,16 +31,11 @@ from accordance.models import (
 from accordance.training.config import TrainingConfig
 from accordance.training.distillation import load_teacher, needs_live_reference, open_up, with_own_answers
 from accordance.training.examples import Examples, examples_for
-from accordance.training.members import member_examples, over_members
+from accordance.training.members import give_heads, member_examples, over_members, same_heads
 from accordance.training.online import RolloutTrainer
+from accordance.training.order import order_seed, sampler_of
 from accordance.training.rollouts import RolloutSource, distinct_columns, prompts_for, reference_answers
-from accordance.training.trainer import (
-    PreferenceTrainer,
-    ReferenceFn,
-    SeededSampler,
-    last_complete_checkpoint,
-    order_seed,
-)
+from accordance.training.trainer import PreferenceTrainer, ReferenceFn, last_complete_checkpoint
 
 #: Called with (stage, done, total): what a run is doing and how far it is.
 Progress = Callable[[str, int, int], object]
@@ -194,6 +189,8 @@ def _offline(
             held, _ = member_examples(
                 objective, held_out, policy.encoder, config.balance_over, None, how, names
             )
+        if config.heads is not None:
+            give_heads(policy, names, config.head_noise, config.seed, *filter(None, (data, held)))
         objective = over_members(objective, data, names, config.balance_weights)
         shared["members"] = names
     timings["tokenise"] = time.perf_counter() - clock
@@ -353,6 +350,7 @@ def _reference(
         digest = weights_hash(given.engine.model, adapter=True)
     elif config.reference is not None:
         other = load_policy(config.reference, tokenizer=policy.tokenizer, dtype=policy.engine.bare.dtype)
+        same_heads(policy, other)
         source, described = Reference(other.engine, max_tokens=config.max_tokens), config.reference
         digest = weights_hash(other.model, adapter=True)
     elif policy.has_adapter:
@@ -386,7 +384,7 @@ def _needed(arguments: TrainingArguments, data: Examples) -> list[Any]:
     touched = arguments.max_steps * step if arguments.max_steps > 0 else len(data)
     if touched >= len(data):
         return data.items
-    order = list(SeededSampler(len(data), order_seed(arguments)))
+    order = list(sampler_of(data, order_seed(arguments)))
     return [data.items[index] for index in order[:touched]]
 
 

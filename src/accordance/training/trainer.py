@@ -26,6 +26,7 @@ from accordance.models import Compared, Group, LocalPolicy, ReferenceLogps, Tabl
 from accordance.objectives import across_workers, parts_of
 from accordance.training.auxiliary import AuxiliaryParts, trained_parameters
 from accordance.training.examples import Example, Examples, bundle_for
+from accordance.training.order import SeededSampler, order_seed, sampler_of
 
 #: Written into a checkpoint's folder when everything else in it is there.
 COMPLETE = "complete"
@@ -143,7 +144,7 @@ class PreferenceTrainer(Trainer):
         return whole - sum(example.columns.get("starts", ()))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return SeededSampler(len(self.train_dataset), order_seed(self.args))  # type: ignore[arg-type]
+        return sampler_of(self.train_dataset, order_seed(self.args))  # type: ignore[arg-type]
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -429,29 +430,6 @@ class _Members:
         return self.weights.to(each) @ each.detach()
 
 
-class SeededSampler(Sampler[int]):
-    """A new permutation every epoch, from the seed and the epoch alone."""
-
-    def __init__(self, size: int, seed: int) -> None:
-        self.size, self.seed, self.epoch = size, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the permutation."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        yield from torch.randperm(self.size, generator=generator).tolist()
-
-
-def order_seed(args: TrainingArguments) -> int:
-    """The seed of the order of examples: `data_seed`, 0 included, or else `seed`."""
-    return args.seed if args.data_seed is None else args.data_seed
-
-
 def last_complete_checkpoint(folder: str | Path) -> Path | None:
     """The newest checkpoint in a run's folder that was written to its end."""
     done = [path.parent for path in Path(folder).glob(f"checkpoint-*/{COMPLETE}")]
@@ -476,4 +454,4 @@ def columns_of(examples: Sequence[Example]) -> dict[str, Tensor]:
     return columns
 
 
-__all__ = ["COMPLETE", "PreferenceTrainer", "SeededSampler", "last_complete_checkpoint"]
+__all__ = ["COMPLETE", "PreferenceTrainer", "SeededSampler", "last_complete_checkpoint", "order_seed"]

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
-from accordance.core.errors import ConfigError, unknown
-from accordance.core.options import model_of
+from accordance.core.errors import ConfigError
+from accordance.core.options import Kinds, Named
 from accordance.core.record import Record, Records
 from accordance.core.scorer import Scorer
 from accordance.curation.pipeline_account import ADDED, CHANGED, COPIED, DROPPED, MOVED, Curated, Done, Touch
@@ -96,14 +96,13 @@ class Plan:
         self.order, self.moved = list(order), (reason, numbers or {})
 
 
-class Step(BaseModel):
+class Step(Named):
     """One step of a pipeline; its options are its fields.
 
     A step must not change the records that it is given, and with equal records and options it plans the same.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, frozen=True)
-    name: ClassVar[str] = ""
 
     def plan(self, records: Records, tools: Tools) -> Plan:
         """What the step would do to these records."""
@@ -118,7 +117,7 @@ Kind = TypeVar("Kind", bound=type[Step])
 
 #: What stands in a saved recipe for an object that only lives in memory.
 IN_MEMORY = "in memory: "
-_STEPS: dict[str, type[Step]] = {}
+_STEPS: Kinds[Step] = Kinds("step")
 
 
 def step(name: str) -> Callable[[Kind], Kind]:
@@ -127,20 +126,12 @@ def step(name: str) -> Callable[[Kind], Kind]:
     Raises:
         ValueError: the name is taken.
     """
-
-    def register(kind: Kind) -> Kind:
-        if name in _STEPS and _STEPS[name].__qualname__ != kind.__qualname__:
-            raise ValueError(f"there is a step {name!r} already")
-        kind.name = name
-        _STEPS[name] = kind
-        return kind
-
-    return register
+    return _STEPS.register(name)
 
 
 def step_kinds() -> dict[str, type[Step]]:
     """Every registered step by name."""
-    return dict(sorted(_STEPS.items()))
+    return _STEPS.all()
 
 
 def make_step(name: str, options: Mapping[str, Any] | None = None, *, where: str = "steps") -> Step:
@@ -149,8 +140,6 @@ def make_step(name: str, options: Mapping[str, Any] | None = None, *, where: str
     Raises:
         ConfigError: the name or an option is unknown (with the nearest one), or a value is out of range.
     """
-    if name not in _STEPS:
-        raise unknown("step", str(name), _STEPS, where=where)
     for key, value in (options or {}).items():
         if isinstance(value, str) and value.startswith(IN_MEMORY):
             raise ConfigError(
@@ -159,7 +148,7 @@ def make_step(name: str, options: Mapping[str, Any] | None = None, *, where: str
                 found=value,
                 remedy=f"name one in its place, or make the pipeline in Python with {key}=...",
             )
-    return model_of(_STEPS[name], options or {}, name=name, where=where)
+    return _STEPS.make(name, options or {}, where=where)
 
 
 @dataclass(frozen=True)
@@ -183,7 +172,7 @@ class Pipeline:
         """
         made = [_step_of(given, f"{where}, step {number}") for number, given in enumerate(steps, 1)]
         if not made:
-            raise ConfigError("a pipeline needs a step", where=where, expected=", ".join(_STEPS))
+            raise ConfigError("a pipeline needs a step", where=where, expected=", ".join(step_kinds()))
         return cls(tuple(made))
 
     def run(self, records: Records, tools: Tools | None = None) -> Curated:

@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -84,6 +84,25 @@ def files_of(path: Path, split: str | None) -> list[tuple[Path, str]]:
 def _in_split(path: Path, split: str) -> bool:
     stem = path.name.split(".")[0]
     return split in path.parts[:-1] or stem == split or stem.startswith((f"{split}-", f"{split}_"))
+
+
+def rows_of(source: str | Path | Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Rows as they come, each with where it stands: of a file or folder, or of an iterable.
+
+    Raises:
+        DataError: there is no such file, or a row of it can't be read.
+    """
+    if not isinstance(source, (str, Path)):
+        yield from ((f"row {number}", row) for number, row in enumerate(source, 1))
+        return
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise DataError("there is no such file", where=str(path))
+    for file, label in files_of(path, None):
+        for place, row in read_file(file, label):
+            if isinstance(row, Bad):
+                raise row.error
+            yield place.where(), row
 
 
 def read_file(path: Path, label: str) -> Iterator[Item]:

@@ -14,7 +14,7 @@ from accordance.core.aggregate import METHODS
 from accordance.core.errors import ConfigError, DataError, unknown
 from accordance.core.record import Records
 from accordance.core.stats import Interval
-from accordance.feedback.files import Bad, files_of, read_file
+from accordance.feedback.files import rows_of
 
 Scaling = Literal["zscore", "rank", "centre"]
 Margins = Mapping[str, Mapping[str, float]]
@@ -55,7 +55,7 @@ def load_profiles(
         DataError: a row without a person, or one person twice.
     """
     found: dict[str, dict[str, str]] = {}
-    for where, row in _rows(source):
+    for where, row in rows_of(source):
         person = row.get(id)
         if person is None or str(person) in found:
             raise DataError(
@@ -306,17 +306,3 @@ def _moved(turns: Sequence[RatedTurn], key: Any, change: Any) -> list[RatedTurn]
         for i in some:
             made[i] = replace(turns[i], scores=tuple(next(new) for _ in turns[i].scores))
     return made
-
-
-def _rows(source: str | Path | Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    if not isinstance(source, (str, Path)):
-        yield from ((f"row {n}", row) for n, row in enumerate(source, 1))
-        return
-    path = Path(source).expanduser()
-    if not path.exists():
-        raise DataError("there is no such file", where=str(path))
-    for file, label in files_of(path, None):
-        for place, row in read_file(file, label):
-            if isinstance(row, Bad):
-                raise row.error
-            yield place.where(), row

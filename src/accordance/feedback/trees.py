@@ -20,7 +20,7 @@ from accordance.core.aggregate import ranked_pairs
 from accordance.core.catalogue import system
 from accordance.core.errors import ConfigError, DataError
 from accordance.core.record import Account, Judgment, Message, Record, Records, Response
-from accordance.feedback.files import Bad, files_of, read_file
+from accordance.feedback.files import rows_of
 from accordance.feedback.turns import SPEAKERS
 
 #: Labels that people give, each as the mean of their answers in 0 .. 1.
@@ -128,7 +128,7 @@ def load_trees(source: str | Path | Iterable[Mapping[str, Any]]) -> list[Message
     """
     flat: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     made: list[MessageTree] = []
-    for where, row in _rows(source):
+    for where, row in rows_of(source):
         if isinstance(row.get("prompt"), Mapping):
             root = _nested(row["prompt"], where)
             made.append(MessageTree(str(row.get("message_tree_id") or root.id), root, row.get("tree_state")))
@@ -314,20 +314,6 @@ def _record(tree: MessageTree, path: Sequence[Node], replies: Sequence[Node], sa
     shown = tuple(Response.of(reply.text) for reply in replies)
     name = path[-1].id if said.kind == "comparison" and path else replies[-1].id
     return Record(prompt, shown, (said,), name, f"tree {tree.id}", extras)
-
-
-def _rows(source: str | Path | Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    if not isinstance(source, (str, Path)):
-        yield from ((f"row {number}", row) for number, row in enumerate(source, 1))
-        return
-    path = Path(source).expanduser()
-    if not path.exists():
-        raise DataError("there is no such file", where=str(path))
-    for file, label in files_of(path, None):
-        for place, row in read_file(file, label):
-            if isinstance(row, Bad):
-                raise row.error
-            yield place.where(), row
 
 
 def _flat(name: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> MessageTree:

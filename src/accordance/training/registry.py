@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
-from accordance.core.errors import unknown
-from accordance.core.options import model_of
+from accordance.core.options import Kinds, Named
 
 if TYPE_CHECKING:
     from accordance.training.loops.session import Session
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 Kind = TypeVar("Kind", bound="type[Loop]")
 
 
-class Loop(BaseModel):
+class Loop(Named):
     """A procedure of several stages, each a training run of its own; its options are its fields.
 
     Attributes:
@@ -25,7 +24,6 @@ class Loop(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    name: ClassVar[str] = ""
     needs_reward: ClassVar[bool] = False
 
     def run(self, session: Session) -> None:
@@ -33,7 +31,7 @@ class Loop(BaseModel):
         raise NotImplementedError
 
 
-_LOOPS: dict[str, type[Loop]] = {}
+_LOOPS: Kinds[Loop] = Kinds("loop")
 
 
 def loop(name: str) -> Callable[[Kind], Kind]:
@@ -42,20 +40,12 @@ def loop(name: str) -> Callable[[Kind], Kind]:
     Raises:
         ValueError: the name is taken.
     """
-
-    def register(kind: Kind) -> Kind:
-        if name in _LOOPS and _LOOPS[name].__qualname__ != kind.__qualname__:
-            raise ValueError(f"there is a loop {name!r} already")
-        kind.name = name
-        _LOOPS[name] = kind
-        return kind
-
-    return register
+    return _LOOPS.register(name)
 
 
 def loop_kinds() -> dict[str, type[Loop]]:
     """Every registered loop by name."""
-    return dict(sorted(_LOOPS.items()))
+    return _LOOPS.all()
 
 
 def make_loop(name: str, options: Mapping[str, Any], *, where: str = "loop") -> Loop:
@@ -64,6 +54,4 @@ def make_loop(name: str, options: Mapping[str, Any], *, where: str = "loop") -> 
     Raises:
         ConfigError: the name or an option is unknown (with the nearest one), or a value is out of range.
     """
-    if name not in _LOOPS:
-        raise unknown("loop", name, _LOOPS, where=where)
-    return model_of(_LOOPS[name], options, name=f"loop {name}", where=where)
+    return _LOOPS.make(name, options, where=where)

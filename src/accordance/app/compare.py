@@ -69,6 +69,7 @@ class Point:
         win: win rate over the start.
         groups: the same by group of people.
         length: mean tokens of an answer.
+        error: standard error of the win rate, over prompts.
     """
 
     step: int
@@ -76,6 +77,7 @@ class Point:
     win: float
     groups: Mapping[str, float]
     length: float
+    error: float = 0.0
 
 
 class _Probe(TrainerCallback):
@@ -207,7 +209,8 @@ def _run(
         assert ratio is not None
         groups = {name: float(np.nanmean(group.win)) for name, group in verdicts.groups.items()}
         length = float(np.mean([len(c.token_ids) for c in answers.after]))
-        return Point(step, float(np.mean(ratio)), float(np.nanmean(verdicts.win)), groups, length)
+        error = float(np.nanstd(verdicts.win) / np.sqrt(max(int((~np.isnan(verdicts.win)).sum()), 1)))
+        return Point(step, float(np.mean(ratio)), float(np.nanmean(verdicts.win)), groups, length, error)
 
     steps, probes = setting["max_steps"], setting["probes"]
     probe = _Probe([round(steps * (i + 1) / probes) for i in range(probes)], look)
@@ -259,6 +262,7 @@ def at_budget(points: Sequence[Point], max_kl: float, value: Callable[[Point], f
 def study_report(found: Mapping[Trial, Sequence[Point]], max_kl: float, setting: Mapping[str, Any]) -> Report:
     """What a study found, as tables and figures."""
     wins: dict[tuple[str, float | None, float], list[float]] = defaultdict(list)
+    errors = [points[-1].error for points in found.values() if points[-1].error]
     reached: dict[tuple[str, float | None, float], list[bool]] = defaultdict(list)
     worst: dict[tuple[str, float | None, float], list[float]] = defaultdict(list)
     for trial, points in found.items():
@@ -316,6 +320,12 @@ def study_report(found: Mapping[Trial, Sequence[Point]], max_kl: float, setting:
         note="Win rate over the start by the judge, both orders averaged, mean over seeds. Where a trial does not "
         "reach the budget its last probe counts. The best beta was chosen on the same answers.",
     )
+    if errors:
+        report.add(
+            "standard_error",
+            float(np.median(errors)),
+            note="of one win rate, over prompts: smaller differences may be chance",
+        )
     report.data("table", [dict(zip(columns, row)) for row in rows])
     curves = {}
     for name in order:
@@ -330,19 +340,24 @@ def study_report(found: Mapping[Trial, Sequence[Point]], max_kl: float, setting:
         figures.lines(curves, xlabel="KL from the start, nats per answer", ylabel="win rate over the start"),
         note=f"First seed. The budget is {max_kl:g} nats.",
     )
-    rows_of = [(name, bootstrap(np.array(wins[best[name]]), seed=0)) for name in order]
-    report.figure("Win rate at the budget", figures.forest(rows_of, xlabel="win rate", reference=0.5))
+    seeds = {name: np.array(wins[best[name]]) for name in order}
+    if min(map(len, seeds.values())) > 1:
+        rows_of = [(name, bootstrap(values, seed=0)) for name, values in seeds.items()]
+        shown = figures.forest(rows_of, xlabel="win rate", reference=0.5)
+        report.figure("Win rate at the budget, over seeds", shown)
     for name in order:
         spread = {
             k[1]: float(np.mean(wins[k])) for k in wins if k[0] == name and k[2] == 0 and k[1] is not None
         }
         if len(spread) > 1:
             report.data(f"betas_{name}", {f"{beta:g}": value for beta, value in spread.items()})
-    sensitive = {
-        name: tuple(zip(*sorted((k[1], float(np.mean(wins[k]))) for k in wins if k[0] == name and k[2] == 0)))
-        for name in order
-        if best[name][1] is not None
-    }
+    sensitive: dict[str, tuple[list[float], list[float]]] = {}
+    for name in order:
+        tried = sorted(
+            (k[1], float(np.mean(wins[k]))) for k in wins if k[0] == name and not k[2] and k[1] is not None
+        )
+        if tried:
+            sensitive[name] = [beta for beta, _ in tried], [win for _, win in tried]
     if any(len(x) > 1 for x, _ in sensitive.values()):
         report.figure(
             "Win rate at the budget by beta", figures.lines(sensitive, xlabel="beta", ylabel="win rate")

@@ -15,7 +15,7 @@ from accordance.core.policy_judge import PolicyJudge
 from accordance.core.scorer import FunctionScorer
 from accordance.models import InspectPolicy
 
-POPULATION = "population"
+POPULATION, CYCLE = "population", "cycle"
 
 
 def resolve_scorer(given: Any) -> tuple[Any, Mapping[str, Any] | None]:
@@ -25,7 +25,8 @@ def resolve_scorer(given: Any) -> tuple[Any, Mapping[str, Any] | None]:
         given: None; a Scorer, a PairScorer or a mapping from group to these; a reward function
             ``f(prompts, completions) -> list[float | None]`` (also async), which gets texts; a Judge, which then
             compares; ``module:name`` or ``file.py:name`` of any of these; ``inspect:provider/model``, a language model
-            as the judge; or ``population``, the lab's people.
+            as the judge; ``population``, the lab's people; ``cycle``, people whose majorities run in a circle (a
+            PairScorer); or a scene of the lab, such as ``lab:steps``.
 
     Raises:
         ConfigError: nothing of that name, or no scorer.
@@ -37,6 +38,14 @@ def resolve_scorer(given: Any) -> tuple[Any, Mapping[str, Any] | None]:
 
         people = default_population()
         return PopulationScorer(people), {group: PopulationScorer(people, group) for group in people.groups}
+    if given == CYCLE:
+        from accordance.lab import CycleScorer
+
+        return CycleScorer(), None
+    if isinstance(given, str) and given.startswith("lab:"):
+        from accordance.lab.scenes import scene
+
+        return scene(given), None
     if isinstance(given, str) and given.startswith("inspect:"):
         given = PolicyJudge(InspectPolicy(given.removeprefix("inspect:")))
     found = _named(given) if isinstance(given, str) else given
@@ -50,7 +59,8 @@ def resolve_scorer(given: Any) -> tuple[Any, Mapping[str, Any] | None]:
         "this is no scorer",
         where="scorer",
         found=type(given).__name__,
-        expected="an object with score() or prob(), a reward function, 'module:function', or 'population'",
+        expected="an object with score() or prob(), a reward function, 'module:function', 'population', 'cycle' or "
+        "a scene of the lab",
     )
 
 
@@ -93,7 +103,7 @@ def _scores(given: Any) -> bool:
 
 
 def _named(name: str) -> Any:
-    expected = "a scorer: module:function, file.py:function, or population"
+    expected = "a scorer: module:function, file.py:function, population, cycle, or a scene such as lab:steps"
     found = named_object(name, where="scorer", expected=expected)
     if not callable(found) and not _scores(found) and not isinstance(found, Judge):
         raise ConfigError("this is no function and no scorer", where="scorer", found=name)

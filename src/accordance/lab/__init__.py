@@ -12,6 +12,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 from accordance.lab import world
+from accordance.lab.causes import Cause
+from accordance.lab.cycles import CycleScorer, cyclic_population
 from accordance.lab.people import (
     GROUPS,
     SHARED,
@@ -45,6 +47,8 @@ __all__ = [
     "GROUPS",
     "SCENES",
     "SHARED",
+    "Cause",
+    "CycleScorer",
     "Group",
     "Person",
     "Population",
@@ -53,6 +57,7 @@ __all__ = [
     "base_answers",
     "base_model_path",
     "build_tokenizer",
+    "cyclic_population",
     "default_population",
     "demo_records",
     "judged",

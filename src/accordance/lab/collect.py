@@ -64,6 +64,7 @@ def judged(
     *,
     judges: int = 1,
     source: str = "lab",
+    span: float = 0.0,
 ) -> Records:
     """Records of answers that are at hand, judged now.
 
@@ -74,20 +75,24 @@ def judged(
         seed: of who judges what, in which order it is shown, and the noise.
         judges: judgments per prompt, each by another person.
         source: who wrote the answers.
+        span: time between the first prompt and the last, for people whose tastes drift; where it is not 0, the
+            time of each record stands in its extras.
     """
     if not 1 <= judges <= len(population.people):
         raise ConfigError("every judgment needs another person", where="judges", found=judges)
     rng, records = np.random.default_rng([seed, 2]), []
     for number, (prompt, answers) in enumerate(zip(prompts, texts, strict=True)):
         asked = rng.choice(len(population.people), size=judges, replace=False)
+        time = span * number / max(len(prompts) - 1, 1)
+        people = population.at(time)
         records.append(
             Record(
                 user(prompt),
                 tuple(Response.of(text, source=source) for text in answers),
-                tuple(population.judge(prompt, answers, rng, population.people[int(i)]) for i in asked),
+                tuple(people.judge(prompt, answers, rng, people.people[int(i)]) for i in asked),
                 id=f"lab-{seed}-{number}",
                 origin=f"lab row {number + 1}",
-                extras={"kind": world.parse(prompt).kind},
+                extras={"kind": world.parse(prompt).kind, **({"time": time} if span else {})},
             )
         )
     return Records.of(records, source=f"lab (seed {seed})")

@@ -2,21 +2,24 @@
 
 What a person feels about an answer is a weighted sum of its attributes. What the person *says* of several
 answers is the order of ``utility / temperature + bias for the one shown first + Gumbel noise``: for two
-answers, a Bradley-Terry choice. Differences below a threshold are ties, and some orders are turned round.
+answers, a Bradley-Terry choice. Differences below a threshold are ties, and some orders are turned round. Tastes may
+drift with time, and a principle may take their place; every judgment can be asked for its `cause`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from accordance.core.errors import ConfigError, unknown
 from accordance.core.policy import Prompt
-from accordance.core.record import Judgment
+from accordance.core.record import Judgment, Record
 from accordance.lab.attributes import ATTRIBUTES, attributes
+from accordance.lab.causes import Cause
+from accordance.lab.principles import Principle, principle
 
 #: What everybody cares about.
 SHARED: dict[str, float] = {
@@ -40,10 +43,12 @@ class Group:
     Attributes:
         share: which part of the population.
         weights: attribute -> weight, where it differs from `SHARED`.
+        drift: attribute -> by how much its weight grows in a unit of time.
     """
 
     share: float
     weights: Mapping[str, float]
+    drift: Mapping[str, float] = field(default_factory=dict)
 
 
 #: They agree on what is right and harmless, and differ on manner, length and matters of taste.
@@ -70,6 +75,7 @@ class Person:
         flips: share of judgments that come out reversed.
         position_bias: what being shown first adds, in logits.
         tie: differences below this, in logits, are called ties.
+        drift: attribute -> by how much its weight grows in a unit of time.
     """
 
     name: str
@@ -79,11 +85,21 @@ class Person:
     flips: float = 0.02
     position_bias: float = 0.2
     tie: float = 0.15
+    drift: Mapping[str, float] = field(default_factory=dict)
 
     def utility(self, prompt: Prompt, text: str) -> float:
         """How good the person finds the answer, without noise."""
         found = attributes(prompt, text)
         return sum(weight * found[name] for name, weight in self.weights.items())
+
+    def at(self, time: float) -> Person:
+        """The same person at another time."""
+        moved = {name: self.weights.get(name, 0.0) + time * rate for name, rate in self.drift.items()}
+        return replace(self, weights={**self.weights, **moved}) if self.drift and time else self
+
+    def under(self, rule: Principle, strength: float = 4.0) -> Person:
+        """The same person, who judges by a principle and by nothing else."""
+        return replace(self, weights={rule.attribute: strength * (2 * rule.value - 1)})
 
 
 class Population:
@@ -99,7 +115,7 @@ class Population:
     def __init__(self, people: Sequence[Person]) -> None:
         if not people or len({p.name for p in people}) < len(people):
             raise ConfigError("a population needs people with different names", found=[p.name for p in people])
-        for name in {name for p in people for name in p.weights}:
+        for name in {name for p in people for name in (*p.weights, *p.drift)}:
             if name not in ATTRIBUTES:
                 raise unknown("attribute", name, ATTRIBUTES)
         self.people = tuple(people)
@@ -140,8 +156,13 @@ class Population:
                 weights = {k: float(rng.normal(mean, spread)) for k, mean in means.items()}
                 noise = rng.uniform([2 / 3, 0, 0], [4 / 3, 2, 2]) * [temperature, flips, position_bias]
                 heat, flipped, bias = map(float, noise)
-                people.append(Person(f"{name}-{number + 1}", name, weights, heat, flipped, bias, tie))
+                manner = (heat, flipped, bias, tie, group.drift)
+                people.append(Person(f"{name}-{number + 1}", name, weights, *manner))
         return cls(people)
+
+    def at(self, time: float) -> Population:
+        """The same people at another time, for those whose tastes drift."""
+        return Population([person.at(time) for person in self.people]) if time else self
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -174,7 +195,12 @@ class Population:
         return float((said + 0.5 * (1 - for_first - for_second)).mean())
 
     def judge(
-        self, prompt: Prompt, texts: Sequence[str], rng: np.random.Generator, annotator: Person | None = None
+        self,
+        prompt: Prompt,
+        texts: Sequence[str],
+        rng: np.random.Generator,
+        annotator: Person | None = None,
+        rule: Principle | None = None,
     ) -> Judgment:
         """One comparison of two or more answers by one person.
 
@@ -183,6 +209,7 @@ class Population:
             texts: the answers.
             rng: draws the person, the order shown and the noise.
             annotator: who judges; by default a random person.
+            rule: the principle to judge by, in place of the person's own taste.
 
         Returns:
             A comparison: `responses` in the order shown, `values` the number of answers that each one beat
@@ -194,6 +221,7 @@ class Population:
         if len(texts) < 2:
             raise ConfigError("a comparison needs at least two answers", found=len(texts))
         person = annotator or self.people[int(rng.integers(len(self.people)))]
+        person = person.under(rule) if rule is not None else person
         shown = [int(i) for i in rng.permutation(len(texts))]
         felt = np.array([person.utility(prompt, texts[i]) for i in shown]) / person.temperature
         felt += rng.gumbel(size=len(shown))
@@ -201,7 +229,38 @@ class Population:
         if rng.random() < person.flips:
             felt = -felt
         beaten = _beaten(felt, person.tie)
-        return Judgment("comparison", tuple(shown), beaten, annotator=person.name, group=person.group)
+        judgment = Judgment("comparison", tuple(shown), beaten, annotator=person.name, group=person.group)
+        return judgment if rule is None else replace(judgment, principle=rule.text)
+
+    def cause(self, record: Record, judgment: Judgment, first: int = 0, second: int = 1) -> Cause:
+        """Why one of these people put one response before another, or called it a tie.
+
+        Args:
+            record: what was judged; its extras may hold the ``time`` (see `at`).
+            judgment: a comparison by one of these people.
+            first, second: which two of its responses, by their places in the order shown.
+
+        Raises:
+            ConfigError: it is no comparison, by nobody here, or under an unknown principle.
+        """
+        person = next((p for p in self.people if p.name == judgment.annotator), None)
+        if person is None or judgment.kind != "comparison":
+            raise ConfigError(
+                "only comparisons by people of this population have a cause here",
+                found=f"a {judgment.kind} by {judgment.annotator}",
+            )
+        person = person.at(float(record.extras.get("time", 0.0)))
+        person = person.under(principle(judgment.principle)) if judgment.principle else person
+        found = [
+            attributes(record.prompt, record.responses[judgment.responses[i]].text) for i in (first, second)
+        ]
+        terms = {
+            name: weight * (found[0][name] - found[1][name]) / person.temperature
+            for name, weight in person.weights.items()
+        }
+        position = person.position_bias * ((first == 0) - (second == 0))
+        gap = judgment.values[first] - judgment.values[second]
+        return Cause(terms, position, person.tie, person.flips, int(np.sign(gap)), judgment.principle)
 
     @cached_property
     def _weights(self) -> np.ndarray:

@@ -182,11 +182,12 @@ def lines(
     with matplotlib.rc_context(STYLE):
         if reference is not None:
             axes.axhline(reference, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        for colour, (name, line) in zip(_colours(len(series)), series.items()):
+        for number, (colour, (name, line)) in enumerate(zip(_colours(len(series)), series.items())):
             axes.plot(
                 line[0],
                 line[1],
                 color=colour,
+                linestyle=("-", "--", ":")[number // len(PALETTE) % 3],
                 label=name,
                 marker="o" if len(line[0]) < 12 else None,
                 markersize=4,

@@ -11,6 +11,7 @@ from accordance.core import figures
 from accordance.core.jsonable import plain
 from accordance.core.report import Report
 from accordance.training import TrainingRun
+from accordance.training.monitors import ALARM
 
 if TYPE_CHECKING:
     from accordance.app.plan import Plan
@@ -56,6 +57,7 @@ def add_training(report: Report, plan: Plan, run: TrainingRun, rows: Mapping[str
             if len(held) > 1:
                 series["held out"] = tuple(zip(*held))
             report.figure(title, figures.lines(series, xlabel="step", ylabel=label))
+    report.warnings += [f"step {line.get('step')}: {line[ALARM]}" for line in run.history if ALARM in line]
     _stages(report, run)
     timings = {f"seconds to {what}": seconds for what, seconds in run.timings.items()}
     report.data("training", {"steps": run.steps, "reference": run.reference, **run.metrics, **timings})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from accordance.core.objective import Objective
-from accordance.models import LocalPolicy
+from accordance.models import Group, LocalPolicy, batches
 
 
 class AuxiliaryParts:
@@ -32,19 +33,43 @@ class AuxiliaryParts:
             torch.manual_seed(seed)
             self.module.attach(width, int(text.num_hidden_layers))
         self.module.to(device)
+        self.engine = policy.engine
+
+    @torch.no_grad()
+    def values(self, groups: Sequence[Group], max_tokens: int) -> Tensor:
+        """What the module makes of the hidden state before each token of the groups, shape [tokens]."""
+        bare = self.engine.bare
+        training, found = bare.training, []
+        bare.eval()
+        self.module.eval()
+        try:
+            for batch in batches(groups, max_tokens, shared=self.engine.shared):
+                found.append(self.module(self.engine(batch, states=True).states))
+        finally:
+            bare.train(training)
+        return torch.cat(found)
 
     def join(
-        self, optimizer: torch.optim.Optimizer, rate: float, weight_decay: float, accelerator: Any
+        self,
+        optimizer: torch.optim.Optimizer,
+        rate: float,
+        weight_decay: float,
+        accelerator: Any,
+        alone: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Let the optimiser move the module too, in a group of its own.
+        """Let the optimiser move the module too, in a group of its own; it alone where `alone` says so.
 
         Gradients are averaged over processes (nothing else does it: the module is outside what is wrapped), are not
         clipped, and are cleared after each step.
         """
         parameters = list(self.module.parameters())
+        policy = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         optimizer.add_param_group({"params": parameters, "lr": rate, "weight_decay": weight_decay})
 
         def before(*_: Any) -> None:
+            if alone():
+                for parameter in policy:
+                    parameter.grad = None
             if accelerator.num_processes > 1:
                 for parameter in parameters:
                     if parameter.grad is None:

@@ -255,6 +255,15 @@ class TrainingConfig(AuxiliaryOptions, RolloutOptions):
         ):
             if name in self.model_fields_set and getattr(self, name) != allowed:
                 raise ConfigError(f"{name} has no effect with a reward: {why}", where=name)
+        if self.ptx_data is not None and not self.ptx_coef:
+            raise ConfigError("ptx_data has no effect with ptx_coef=0", where="ptx_data", remedy="set ptx_coef")
+        if self.ptx_coef and self.balancer != "sum":
+            raise ConfigError(
+                "ptx_coef adds a loss of its own, which a balancer does not see",
+                where="ptx_coef",
+                found=f"balancer={self.balancer}",
+                remedy="leave one of them out",
+            )
         if self.ref_model_sync_steps and not objective.reference:
             raise ConfigError(f"ref_model_sync_steps has no effect: {objective.name} needs no reference")
         if self.ref_model_sync_steps and self.use_peft:

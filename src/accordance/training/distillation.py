@@ -31,7 +31,14 @@ class AuxiliaryOptions(BaseModel):
         description="write the teacher's words down before training, this many entries per token, and let go of it",
     )
     auxiliary_learning_rate: float = Field(
-        1e-3, gt=0, description="of the objective's own trainable parts (spo's head, sparsepo's masks)"
+        1e-3,
+        gt=0,
+        description="of the objective's own trainable parts (spo's head, sparsepo's masks, ppo's critic)",
+    )
+    auxiliary_warmup: int = Field(
+        0,
+        ge=0,
+        description="first steps in which the objective's own trainable parts learn and the policy does not",
     )
 
 
@@ -84,7 +91,7 @@ def without_effect(objective: Objective[Any]) -> set[str]:
     gone = set() if needs_teacher(objective) else {"teacher", "teacher_top_k"}
     gone |= set() if "advantage" in objective.whole else {"teacher_reference"}
     gone |= {"reference_cache", "cache_dir"} if needs_live_reference(objective) else set()
-    return gone | (set() if objective.module is not None else {"auxiliary_learning_rate"})
+    return gone | (set() if objective.module is not None else {"auxiliary_learning_rate", "auxiliary_warmup"})
 
 
 def needs_teacher(objective: Objective[Any]) -> bool:

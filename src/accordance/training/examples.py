@@ -34,6 +34,9 @@ class Example:
         sampled: log-probability of each token of the responses when it was sampled, shape [tokens], for what a
             policy wrote while it trained.
         reference: the same under the reference, shape [tokens], where it is known already.
+        credit: what each of these tokens is worth, by name, shape [tokens] each, where the objective asks for it.
+        learned: which tokens of the responses count, shape [tokens]: not what an environment said between the turns
+            of a policy. None for all of them.
     """
 
     group: Group
@@ -41,6 +44,8 @@ class Example:
     origin: str = ""
     sampled: Tensor | None = None
     reference: Tensor | None = None
+    credit: dict[str, Tensor] = field(default_factory=dict)
+    learned: Tensor | None = None
 
 
 @dataclass
@@ -319,6 +324,8 @@ def bundle_for(
     reference: ReferenceLogps | None,
     columns: dict[str, Tensor],
     sampled: Tensor | None = None,
+    credit: Mapping[str, Tensor] | None = None,
+    learned: Tensor | None = None,
 ) -> Any:
     """The bundle of log-probabilities that an objective takes, for one batch.
 
@@ -328,7 +335,14 @@ def bundle_for(
         reference: the same responses under the reference, or None.
         columns: per-example columns, each of shape [n] (`scores`: [n, K] with NaN where there is no response).
         sampled: log-probability of each token when it was sampled, shape [tokens], or None.
+        credit: what each token is worth, by name, shape [tokens] each.
+        learned: which tokens count, shape [tokens]; None for all of them.
     """
+    if learned is not None and not bool(learned.all()):
+        keep = learned.to(logps.row.device)
+        logps, reference = _only(logps, reference, keep)
+        sampled = None if sampled is None else sampled.to(keep.device)[keep]
+        credit = {name: values.to(keep.device)[keep] for name, values in (credit or {}).items()}
     if "starts" in columns:
         columns = dict(columns)
         logps, reference = _after_starts(logps, reference, columns.pop("starts"))
@@ -338,7 +352,15 @@ def bundle_for(
         ref_tokens = None if reference is None else reference.tokens.to(logps.tokens)
         layers = None if reference is None or reference.layers is None else reference.layers.to(logps.tokens)
         compared = {name: getattr(logps, name) for name in get_args(Whole)}
-        tokens = Tokens(logps.tokens, logps.row, ref_tokens, **compared, layers=layers)
+        tokens = Tokens(
+            logps.tokens,
+            logps.row,
+            ref_tokens,
+            **compared,
+            layers=layers,
+            states=logps.states,
+            extras={name: values.to(logps.tokens) for name, values in (credit or {}).items()},
+        )
     rest = {name: value for name, value in columns.items() if name not in ("gap", "label", "scores", "weight")}
     shared = {"weight": columns.get("weight"), "extras": rest, "hidden": logps.hidden}
     if objective.bundle.kind == "pair":
@@ -382,7 +404,13 @@ def _after_starts(
     skip = starts[~starts.isnan()].long()
     first = logps.lengths.cumsum(0) - logps.lengths
     place = torch.arange(len(logps.row), device=logps.row.device) - first[logps.row]
-    keep = place >= skip[logps.row]
+    return _only(logps, reference, place >= skip[logps.row])
+
+
+def _only(
+    logps: GroupLogps, reference: ReferenceLogps | None, keep: Tensor
+) -> tuple[GroupLogps, ReferenceLogps | None]:
+    """With some of the tokens alone; `keep` of shape [tokens]."""
     row = logps.row[keep]
 
     def trimmed(values: Any) -> Any:
@@ -390,7 +418,7 @@ def _after_starts(
         sums = torch.zeros_like(logps.logp).index_add(0, row, tokens)
         others = {
             name: found.to(keep.device)[keep]
-            for name in (*get_args(Whole), "entropy", "layers")
+            for name in (*get_args(Whole), "entropy", "layers", "states")
             if (found := getattr(values, name, None)) is not None
         }
         return replace(values, tokens=tokens, logp=sums, **others)

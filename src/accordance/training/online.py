@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from accordance.core.errors import ConfigError
-from accordance.core.objective import ListLogps
+from accordance.core.objective import ListLogps, Tokens
 from accordance.core.record import Record
 from accordance.models import Group
 from accordance.objectives import across_workers
@@ -41,6 +41,7 @@ class RolloutTrainer(PreferenceTrainer):
         prompts: what to answer, as examples without responses.
         records: the record of each prompt.
         options: how many to sample, and how often to learn from them.
+        ptx: demonstrations whose likelihood is a part of the loss, of weight `options.ptx_coef`.
         *args, **kwargs: see `PreferenceTrainer`; its `train` is made here. A `reference` that moves
             (`ref_model_sync_steps`) is a `CopiedReference`.
 
@@ -55,14 +56,21 @@ class RolloutTrainer(PreferenceTrainer):
         prompts: Examples,
         records: Sequence[Record],
         options: RolloutOptions,
+        ptx: Examples | None = None,
         **kwargs: Any,
     ) -> None:
         policy, objective, arguments = args[:3]
         self.source, self.prompts, self.records, self.options = source, prompts, records, options
+        self.ptx = ptx
         world = arguments.world_size
         self._per_step = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * world
         steps = -(-len(prompts) // self._per_step) * options.num_iterations
-        super().__init__(policy, objective, arguments, _Turns(steps * self._per_step), **kwargs)
+        turns: Any = _Turns(steps * self._per_step)
+        super().__init__(policy, objective, arguments, turns, **kwargs)
+        if source.environment is not None and objective.credit is not None:
+            raise ConfigError(
+                f"{objective.name} can't learn from trajectories: it credits single tokens", where="reward"
+            )
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise ConfigError(
                 "a policy whose weights are spread over processes can't sample while it trains",
@@ -84,7 +92,24 @@ class RolloutTrainer(PreferenceTrainer):
         examples = iter(self._examples_of(self.state.global_step))
         made = ([next(examples) for _ in range(size)] for size in turns)
         batches = [super(RolloutTrainer, self)._collate(batch) for batch in made]
+        if self.ptx is not None:
+            self._add_demonstrations(batches, self.ptx, device)
         return super().get_batch_samples(iter(batches), num_batches, device)
+
+    def _add_demonstrations(self, batches: list[dict[str, Any]], ptx: Examples, device: torch.device) -> None:
+        """Demonstrations beside the samples of each batch of a step, in parts of their own."""
+        size, world, rank = self.args.per_device_train_batch_size, self.args.world_size, self.args.process_index
+        first, parts, tokens = self.state.global_step * len(batches), [], 0
+        for number, batch in enumerate(batches, first):
+            begin = (number * world + rank) * size
+            places = [_place(place, len(ptx), self.args, 4) for place in range(begin, begin + size)]
+            own = super()._collate([ptx.items[i] for i in places])["parts"]
+            tokens += sum(len(part["packed"].labels) for part in own)
+            parts += own
+            batch["parts"] += own
+        everywhere: Any = self.accelerator.gather(torch.tensor([float(tokens)], device=device))
+        for part in parts:
+            part["ptx"] = float(everywhere.sum())
 
     def _examples_of(self, step: int) -> list[Example]:
         """What one process learns from in one step."""
@@ -122,14 +147,14 @@ class RolloutTrainer(PreferenceTrainer):
             examples = [replace(e, reference=tokens) for e, tokens in zip(examples, found.split(sizes))]
         if self.objective.advantages is not None:
             examples = self._with_advantages(examples)
+        if self.objective.credit is not None:
+            examples = self._with_credit(examples)
         self._note_rollouts(rollouts, examples)
         return examples
 
     def _prompt_at(self, place: int) -> int:
         """The prompt at a place of the endless sequence of shuffled prompts."""
-        turn, index = divmod(place, len(self.prompts))
-        key = _generator(order_seed(self.args), 3, turn)
-        return int(torch.randperm(len(self.prompts), generator=key)[index])
+        return _place(place, len(self.prompts), self.args, 3)
 
     def _with_advantages(self, examples: list[Example]) -> list[Example]:
         """Advantages over the whole round, on all processes: batches and parts of it see the same."""
@@ -143,9 +168,9 @@ class RolloutTrainer(PreferenceTrainer):
             parts = torch.cat([v for v in values if v is not None]).split(lengths.flatten().tolist())
             return torch.stack([part.sum() for part in parts]).view_as(scores)
 
-        old = summed([example.sampled for example in examples])
+        old = summed([None if e.sampled is None else _learned(e, e.sampled) for e in examples])
         assert old is not None
-        ref = summed([example.reference for example in examples])
+        ref = summed([None if e.reference is None else _learned(e, e.reference) for e in examples])
         mask = torch.ones_like(lengths, dtype=torch.bool)
         bundle = ListLogps(old, lengths, mask, scores, ref, old)
         with across_workers(self._total):
@@ -153,6 +178,29 @@ class RolloutTrainer(PreferenceTrainer):
         return [
             replace(example, columns=example.columns | {"advantages": row})
             for example, row in zip(examples, values.tolist())
+        ]
+
+    @torch.no_grad()
+    def _with_credit(self, examples: list[Example]) -> list[Example]:
+        """What each token of the round is worth, on all processes, by the critic as it stands."""
+        assert self.objective.credit is not None and self._auxiliary is not None
+        scores = columns_of(examples)["scores"]
+        lengths = torch.tensor([[len(r) for r in e.group.responses] for e in examples])
+        row = torch.repeat_interleave(torch.arange(lengths.numel()), lengths.flatten())
+        old = torch.cat([e.sampled for e in examples if e.sampled is not None])
+        refs = [e.reference for e in examples if e.reference is not None]
+        values = self._auxiliary.values([example.group for example in examples], self.max_tokens).cpu()
+        tokens = Tokens(old, row, torch.cat(refs) if refs else None, extras={"value": values})
+        sums = torch.zeros(lengths.numel()).index_add(0, row, old).view_as(scores)
+        mask = torch.ones_like(lengths, dtype=torch.bool)
+        bundle = ListLogps(sums, lengths, mask, scores, None, sums, tokens=tokens, old_tokens=old)
+        with across_workers(self._total):
+            found = self.objective.credit(bundle)
+        sizes = lengths.sum(1).tolist()
+        parts = {name: values.split(sizes) for name, values in found.items()}
+        return [
+            replace(example, credit={name: part[i] for name, part in parts.items()})
+            for i, example in enumerate(examples)
         ]
 
     @torch.no_grad()
@@ -167,10 +215,14 @@ class RolloutTrainer(PreferenceTrainer):
         self._add("completions/mean_length", torch.tensor([float(len(c.token_ids)) for c in written]))
         self._add("completions/clipped_ratio", torch.tensor([float(not c.finished) for c in written]))
         if examples[0].reference is not None:
-            apart = [e.sampled - e.reference for e in examples if None not in (e.sampled, e.reference)]  # type: ignore[operator]
+            known = [e for e in examples if e.sampled is not None and e.reference is not None]
+            apart = [_learned(e, e.sampled - e.reference) for e in known]  # type: ignore[operator]
             sizes = [len(r) for e in examples for r in e.group.responses]
             each = torch.stack([some.sum() for some in torch.cat(apart).split(sizes)])
             self._add("kl", each[~each.isnan()])
+            for name in ("sampled", "reference"):
+                values = torch.cat([getattr(e, name)[e.sampled.isfinite()] for e in known])  # type: ignore[union-attr]
+                self._add("surprise/policy" if name == "sampled" else "surprise/reference", -values)
 
     def _add(self, name: str, values: Tensor) -> None:
         note = self._sums["train"][name]
@@ -187,8 +239,16 @@ class RolloutTrainer(PreferenceTrainer):
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """See `PreferenceTrainer.compute_loss`."""
+        if "ptx" in inputs["part"]:
+            return self._ptx_loss(model, inputs["part"])
         self._sampled = inputs["part"]["sampled"]
         return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def _ptx_loss(self, model: nn.Module, part: dict[str, Any]) -> Tensor:
+        """The weighted mean over tokens of -log pi of one part's demonstrations."""
+        losses = -self.policy.engine(part["packed"], model=model).tokens
+        self._add("ptx/loss", losses.detach())
+        return self.options.ptx_coef * losses.sum() * self.accelerator.num_processes / part["ptx"]
 
     # Checkpoints
 
@@ -205,6 +265,8 @@ class RolloutTrainer(PreferenceTrainer):
                 e.origin,
                 e.sampled,
                 e.reference,
+                e.credit,
+                e.learned,
             )
             for e in examples
         ]
@@ -243,6 +305,18 @@ class _Turns(Dataset[int]):
 
     def __getitem__(self, index: int) -> int:
         return index
+
+
+def _learned(example: Example, values: Tensor) -> Tensor:
+    """Values of tokens, 0 where the token does not count."""
+    return values if example.learned is None else values.masked_fill(~example.learned, 0.0)
+
+
+def _place(place: int, size: int, args: Any, key: int) -> int:
+    """What stands at a place of the endless sequence of shuffled things."""
+    turn, index = divmod(place, size)
+    order = torch.randperm(size, generator=_generator(order_seed(args), key, turn))
+    return int(order[index])
 
 
 def _generator(seed: int, *key: int) -> torch.Generator:

@@ -26,6 +26,7 @@ from accordance.core.views import demonstrations, rankings, which_attribute
 from accordance.models import Encoder, Group, LocalPolicy
 from accordance.objectives import over_lists, parts_of, weighted_sum
 from accordance.training.examples import Example, Examples
+from accordance.training.trajectories import Environment, play
 
 #: Extras that the rollouts themselves supply to an objective.
 _SUPPLIED = {"chosen_win_rate", "rejected_win_rate", "answer"}
@@ -56,6 +57,13 @@ class RolloutOptions(BaseModel):
     ref_model_sync_steps: int | None = Field(
         None, ge=1, description="the reference becomes the policy every so many steps; by default never"
     )
+    reference_baseline: bool = Field(
+        False, description="a reward is what an answer scores above one that the policy gave before training"
+    )
+    ptx_coef: float = Field(
+        0.0, ge=0, description="weight of the likelihood of demonstrations, beside what is learned from samples"
+    )
+    ptx_data: str | None = Field(None, description="where they come from; by default the records' own")
 
 
 ROLLOUT_OPTIONS = frozenset(RolloutOptions.model_fields) - {"reward"}
@@ -109,12 +117,13 @@ class RolloutSource:
 
     Args:
         policy: who writes.
-        rewards: who scores; a `PairScorer` scores by win rates within the group.
+        rewards: who scores; a `PairScorer` scores by win rates within the group. In one that is an `Environment`,
+            too, what is sampled is played.
         options: how.
-        answers: the reference answer of each record by its id, where the objective compares with one.
+        answers: the reference answer of each record by its task (`reference_answers`), where the objective compares with one.
 
     Raises:
-        ConfigError: no reward, or a weight too many or too few.
+        ConfigError: no reward, a weight too many or too few, or several environments.
     """
 
     def __init__(
@@ -122,7 +131,7 @@ class RolloutSource:
         policy: LocalPolicy,
         rewards: Sequence[Scorer | PairScorer],
         options: RolloutOptions,
-        answers: dict[str, Response] | None = None,
+        answers: dict[Any, Response] | None = None,
     ) -> None:
         self.policy, self.rewards, self.options, self.answers = policy, list(rewards), options, answers
         weights = options.reward_weights or [1.0] * len(self.rewards)
@@ -135,42 +144,83 @@ class RolloutSource:
                 found=f"{len(weights)} weights, {len(self.rewards)} rewards",
             )
         self.weights = weights
+        self.baselines: dict[Any, float] | None = None
+        environments = [reward for reward in self.rewards if isinstance(reward, Environment)]
+        if len(environments) > 1:
+            raise ConfigError("two of the rewards are environments", where="reward")
+        self.environment = environments[0] if environments else None
         for reward in self.rewards:
             if options.win_rates and not hasattr(reward, "prob") and not hasattr(reward, "score"):
                 raise ConfigError("this is no scorer", where="reward", found=type(reward).__name__)
 
     def draw(self, prompts: Sequence[tuple[Record, Sequence[int]]], seed: int) -> list[Rollout]:
         """One rollout for each prompt (its record and token ids); the same seed draws the same."""
-        options = self.options
-        drawn = self.policy.sample_ids(
-            [ids for _, ids in prompts],
-            n=options.num_generations,
-            max_new_tokens=options.max_completion_length,
-            temperature=options.temperature,
-            top_p=options.top_p,
-            seed=seed,
-        )
         records = [record for record, _ in prompts]
-        groups = [tuple(completions) for completions in drawn]
+        groups = self._sample(prompts, self.options.num_generations, seed)
         places: list[int | None] = [None] * len(groups)
         if self.answers is not None:
             places = [len(group) for group in groups]
             groups = [
                 (*group, self._own_answer(record, list(ids))) for group, (record, ids) in zip(groups, prompts)
             ]
+        scores = self._score(records, groups)
+        if self.baselines is not None:
+            scores = scores - np.array([[self.baselines[_task(record)]] for record in records])
+        return [Rollout(*row) for row in zip(records, groups, scores, places)]
+
+    def fit_baselines(self, prompts: Sequence[tuple[Record, Sequence[int]]], seed: int) -> None:
+        """What the policy as it stands scores on each prompt, with one answer; taken off all later scores.
+
+        Raises:
+            ConfigError: a reward compares answers, so that one alone has no score.
+        """
+        if self.options.win_rates or not all(hasattr(reward, "score") for reward in self.rewards):
+            raise ConfigError(
+                "a baseline needs a reward that scores one answer",
+                where="reference_baseline",
+                found="win rates within the group",
+                remedy="leave one of the two out",
+            )
+        found: dict[Any, float] = {}
+        for start in range(0, len(prompts), 64):
+            some = prompts[start : start + 64]
+            records = [record for record, _ in some]
+            scores = self._score(records, self._sample(some, 1, seed + start))
+            found |= dict(zip(map(_task, records), scores[:, 0].tolist()))
+        self.baselines = found
+
+    def _sample(
+        self, prompts: Sequence[tuple[Record, Sequence[int]]], n: int, seed: int
+    ) -> list[tuple[Completion, ...]]:
+        options = self.options
+        sampling: dict[str, Any] = {
+            "n": n,
+            "max_new_tokens": options.max_completion_length,
+            "temperature": options.temperature,
+            "top_p": options.top_p,
+            "seed": seed,
+        }
+        if self.environment is not None:
+            drawn = play(self.policy, self.environment, prompts, **sampling)
+        else:
+            drawn = self.policy.sample_ids([ids for _, ids in prompts], **sampling)
+        return [tuple(completions) for completions in drawn]
+
+    def _score(self, records: Sequence[Record], groups: Sequence[Sequence[Completion]]) -> np.ndarray:
+        """The weighted sum of the rewards, penalties taken off, shape [groups, K]."""
         scores = sum(
-            weight * group_scores(reward, records, groups, win_rates=options.win_rates)
+            weight * group_scores(reward, records, groups, win_rates=self.options.win_rates)
             for weight, reward in zip(self.weights, self.rewards)
         )
         assert isinstance(scores, np.ndarray)
-        if options.missing_eos_penalty is not None:
+        if self.options.missing_eos_penalty is not None:
             cut = np.array([[not completion.finished for completion in group] for group in groups])
-            scores = scores - options.missing_eos_penalty * cut
-        return [Rollout(*row) for row in zip(records, groups, scores, places)]
+            scores = scores - self.options.missing_eos_penalty * cut
+        return scores
 
     def _own_answer(self, record: Record, prompt: list[int]) -> Completion:
         assert self.answers is not None
-        response = self.answers[record.id]
+        response = self.answers[_task(record)]
         ids = self.policy.encode(record.prompt, (response,), record.extras).response_ids[0]
         return Completion(response.text, True, tuple(ids), (math.nan,) * len(ids))
 
@@ -244,6 +294,11 @@ def _win_rates(reward: Any, records: Sequence[Record], groups: Sequence[Sequence
     return rates / (width - 1)
 
 
+def _task(record: Record) -> tuple[Any, str]:
+    """What tells the tasks of records apart: not every record has an id."""
+    return record.prompt, str(record.extras)
+
+
 def _columns(records: Sequence[Record]) -> dict[str, list[Any]]:
     """The extras that all records have, one value per response."""
     names = set(records[0].extras) if records else set()
@@ -257,7 +312,7 @@ def _check_count(reward: Any, found: int, expected: int) -> None:
         raise DataError(
             f"the reward {_name(reward)} returns another number of scores than responses",
             found=found,
-            expected=expected,
+            expected=str(expected),
         )
 
 
@@ -324,19 +379,19 @@ def distinct_columns(rewards: Sequence[Any]) -> tuple[str, ...]:
     return tuple(sorted({name for reward in rewards for name in getattr(reward, "columns", ())}))
 
 
-def reference_answers(records: Records, attribute: str | None = None) -> dict[str, Response]:
+def reference_answers(records: Records, attribute: str | None = None) -> dict[Any, Response]:
     """The best response that each record holds: its demonstration, or the first of its ranking.
 
     Raises:
         DataError: a record has none.
     """
-    found = {item.record.id: item.response for item in demonstrations(records)}
+    found = {_task(item.record): item.response for item in demonstrations(records)}
     wanted = which_attribute(records, ("comparison", "rating"), attribute)
     for item in rankings(records, attribute=wanted):
         best = max(range(len(item.responses)), key=lambda i: item.scores[i])
-        found.setdefault(item.record.id, item.responses[best])
+        found.setdefault(_task(item.record), item.responses[best])
     for record in records:
-        if record.id not in found:
+        if _task(record) not in found:
             raise DataError(
                 "a record holds no answer to compare samples with",
                 where=record.origin or record.id,
@@ -352,4 +407,9 @@ def example_of(rollout: Rollout, prompt: Sequence[int]) -> Example:
         columns["answer"] = rollout.answer
     group = Group(array("i", prompt), [array("i", c.token_ids) for c in rollout.completions])
     sampled = torch.tensor([logp for c in rollout.completions for logp in c.logprobs])
-    return replace(Example(group, columns, rollout.record.origin), sampled=sampled)
+    own = [i == rollout.answer for i, c in enumerate(rollout.completions) for _ in c.logprobs]
+    return replace(
+        Example(group, columns, rollout.record.origin),
+        sampled=sampled,
+        learned=~sampled.isnan() | torch.tensor(own, dtype=torch.bool),
+    )

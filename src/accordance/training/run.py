@@ -20,6 +20,7 @@ from accordance.core.errors import ConfigError, TrainingError
 from accordance.core.objective import Objective
 from accordance.core.record import Records
 from accordance.core.scorer import PairScorer, Scorer
+from accordance.feedback import load_records
 from accordance.models import (
     CachedReference,
     CopiedReference,
@@ -28,10 +29,12 @@ from accordance.models import (
     load_policy,
     weights_hash,
 )
+from accordance.objectives import get_objective
 from accordance.training.config import TrainingConfig
 from accordance.training.distillation import load_teacher, needs_live_reference, open_up, with_own_answers
 from accordance.training.examples import Examples, examples_for
 from accordance.training.members import give_heads, member_examples, over_members, same_heads
+from accordance.training.monitors import CollapseCallback
 from accordance.training.online import RolloutTrainer
 from accordance.training.order import order_seed, sampler_of
 from accordance.training.rollouts import RolloutSource, distinct_columns, prompts_for, reference_answers
@@ -114,12 +117,14 @@ def train(
         "max_tokens": config.max_tokens,
         "check": config.check,
         "starts_at_reference": config.reference is None,
+        "auxiliary_rate": config.auxiliary_learning_rate,
+        "auxiliary_warmup": config.auxiliary_warmup,
         "card": card,
         "callbacks": (*callbacks, ProgressCallback(note), stop),
         "reference": reference,
     }
-    kind = _online if config.online else _offline
-    given = reward if config.online else held_out
+    kind: Any = _online if config.online else _offline
+    given: Any = reward if config.online else held_out
     trainer, data, described = kind(policy, objective, config, arguments, records, given, note, timings, shared)
     if progress is not None:  # whoever shows progress does not want a dictionary on stdout beside it
         trainer.remove_callback(PrinterCallback)
@@ -178,14 +183,15 @@ def _offline(
         records = with_own_answers(policy, records, **asked)
         held_out = with_own_answers(policy, held_out, **asked) if held_out is not None else None
     held: Examples | None = None
-    wants_held = held_out is not None and len(held_out) and config.eval_strategy != "no"
+    if held_out is not None and (not len(held_out) or config.eval_strategy == "no"):
+        held_out = None
     if config.balance_over == "objective":
         data = examples_for(objective, records, policy.encoder, progress=tokenised, **how)
-        if wants_held:
+        if held_out is not None:
             held = examples_for(objective, held_out, policy.encoder, annotators=data.annotators, **how)
     else:
         data, names = member_examples(objective, records, policy.encoder, config.balance_over, tokenised, how)
-        if wants_held:
+        if held_out is not None:
             held, _ = member_examples(
                 objective, held_out, policy.encoder, config.balance_over, None, how, names
             )
@@ -207,7 +213,6 @@ def _offline(
     wanted = [*_needed(arguments, data), *(held.items if held is not None else ())]
     groups = [example.group for example in wanted]
     shared["teacher"] = load_teacher(policy, objective, config, config.max_tokens, groups, note)
-    shared["auxiliary_rate"] = config.auxiliary_learning_rate
     timings["reference"] = time.perf_counter() - clock
     return (
         PreferenceTrainer(policy, objective, arguments, data, held, **shared),
@@ -252,6 +257,11 @@ def _online(
         add_adapter(policy, config)
     shared["reference"], described = _live_reference(policy, objective, config, shared["reference"])
     source = RolloutSource(policy, rewards, config, answers)
+    if config.reference_baseline:
+        asked = [(record, example.group.prompt) for record, example in zip(kept, prompts.items)]
+        source.fit_baselines(asked, config.seed)
+    shared["callbacks"] = (*shared["callbacks"], CollapseCallback())
+    shared["ptx"] = demonstrated(policy, config, records) if config.ptx_coef else None
     return (
         RolloutTrainer(
             policy,
@@ -265,6 +275,14 @@ def _online(
         ),
         prompts,
         described,
+    )
+
+
+def demonstrated(policy: LocalPolicy, config: TrainingConfig, records: Records) -> Examples:
+    """Demonstrations whose likelihood is kept up while the policy learns from samples."""
+    some = records if config.ptx_data is None else load_records(config.ptx_data).materialise()
+    return examples_for(
+        get_objective("sft"), some, policy.encoder, max_length=config.max_length, attribute=config.attribute
     )
 
 

@@ -48,6 +48,7 @@ class PreferenceTrainer(Trainer):
         teacher: gives a teacher's distributions for groups, and those of its reference where the objective reads
             advantages; None where the objective needs none.
         auxiliary_rate: learning rate of the objective's own trainable parts.
+        auxiliary_warmup: first steps in which they alone are moved.
         balancer: puts the gradients of a sum's members together; None adds them up, in one backward pass.
         members: names of what each example belongs to, by the number in its column ``member``; metrics are also
             told for each.
@@ -75,6 +76,7 @@ class PreferenceTrainer(Trainer):
         reference: ReferenceFn | None = None,
         teacher: TeacherFn | None = None,
         auxiliary_rate: float = 1e-3,
+        auxiliary_warmup: int = 0,
         balancer: GradientBalancer | None = None,
         members: Sequence[str] = (),
         max_tokens: int = 32_768,
@@ -86,6 +88,7 @@ class PreferenceTrainer(Trainer):
         self.policy, self.objective, self.reference = policy, objective, reference
         self.max_tokens, self.check, self.starts_at_reference = max_tokens, check, starts_at_reference
         self.card, self.teacher, self.auxiliary_rate = card, teacher, auxiliary_rate
+        self.auxiliary_warmup = auxiliary_warmup
         self._sums: dict[str, dict[str, list[Any]]] = {
             "train": defaultdict(lambda: [0.0, 0]),
             "eval": defaultdict(lambda: [0.0, 0]),
@@ -130,7 +133,11 @@ class PreferenceTrainer(Trainer):
                     "columns": columns_of(some),
                     "origins": [example.origin for example in some],
                     "sampled": _joined(example.sampled for example in some),
+                    "learned": _joined(example.learned for example in some),
                     "reference": _joined(example.reference for example in some),
+                    "credit": {
+                        name: torch.cat([example.credit[name] for example in some]) for name in some[0].credit
+                    },
                 }
             )
         return {"units": torch.tensor([self._units(example) for example in examples]), "parts": parts}
@@ -206,11 +213,13 @@ class PreferenceTrainer(Trainer):
             entropy=wants_entropy,
             hidden=self.objective.hidden,
             compared=self._compared(packed.groups, reference),
+            states=self.objective.states,
         )
         if self._auxiliary is not None:
             self._auxiliary.module.train(model.training)
         columns = {name: value.to(logps.logp.device) for name, value in part["columns"].items()}
-        bundle = bundle_for(self.objective, logps, reference, columns, part["sampled"])
+        told = part["sampled"], part["credit"], part["learned"]
+        bundle = bundle_for(self.objective, logps, reference, columns, *told)
         if self.check and model.training and self.state.global_step == 0:
             self._check_reference(logps.logp, reference)
             self.check = False
@@ -253,7 +262,10 @@ class PreferenceTrainer(Trainer):
         """The optimiser of the policy, and of the objective's own trainable parts."""
         optimizer = super().create_optimizer(*args, **kwargs)
         if self._auxiliary is not None:
-            self._auxiliary.join(optimizer, self.auxiliary_rate, self.args.weight_decay, self.accelerator)
+            alone = lambda: self.state.global_step < self.auxiliary_warmup  # noqa: E731
+            self._auxiliary.join(
+                optimizer, self.auxiliary_rate, self.args.weight_decay, self.accelerator, alone
+            )
         return optimizer
 
     def _losses(self, bundle: Any) -> Tensor:
@@ -322,6 +334,9 @@ class PreferenceTrainer(Trainer):
             add("entropy", logps.entropy)
         if kind == "train":
             self._seen_tokens += len(logps.tokens)
+        if self.objective.metrics is not None:
+            for name, values in self.objective.metrics(bundle).items():
+                add(name, values)
         if self.objective.pairs is not None:
             bundle = self.objective.pairs(bundle)
         rewards = self.objective.rewards(bundle) if self.objective.rewards is not None else None

@@ -11,12 +11,12 @@ import torch
 
 from accordance.app.folder import check_folder, run_in
 from accordance.app.recipe import IN_MEMORY, Recipe, versions
-from accordance.app.sources import is_lab, lab_records, model_source
+from accordance.app.sources import model_source, read_records
 from accordance.core.errors import ConfigError, DataError
 from accordance.core.record import Records
 from accordance.core.report import Report
 from accordance.core.views import demonstrations, thumbs
-from accordance.feedback import load_records, preflight
+from accordance.feedback import preflight
 from accordance.models import LocalPolicy, load_policy
 from accordance.training import last_complete_checkpoint
 
@@ -138,19 +138,8 @@ def load_start(recipe: Recipe) -> LocalPolicy:
 def load_feedback(recipe: Recipe) -> Records:
     """The records that a recipe names."""
     inputs = recipe.inputs
-    if is_lab(inputs.records):
-        for name in ("format", "split"):
-            if getattr(inputs, name) is not None:
-                raise ConfigError(f"{name} has no effect on records of the lab", found=getattr(inputs, name))
-        made = lab_records(inputs.records)
-        return made if inputs.limit is None else made.select(range(min(inputs.limit, len(made))))
-    return load_records(
-        inputs.records,
-        format=inputs.format,
-        split=inputs.split,
-        limit=inputs.limit,
-        on_error=inputs.on_error,
-    ).materialise()
+    reading = {"format": inputs.format, "split": inputs.split, "on_error": inputs.on_error}
+    return read_records(inputs.records, limit=inputs.limit, **reading).materialise()
 
 
 def split(records: Records, recipe: Recipe, objects: Objects) -> tuple[Records, Records]:
@@ -163,9 +152,7 @@ def split(records: Records, recipe: Recipe, objects: Objects) -> tuple[Records, 
     if objects.held_out is not None or isinstance(held_out, str):
         other = objects.held_out
         if other is None:
-            other = (
-                lab_records(str(held_out)) if is_lab(held_out) else load_records(str(held_out)).materialise()
-            )
+            other = read_records(str(held_out)).materialise()
         seen = {record.prompt for record in records if record.prompt}
         shared = sum(record.prompt in seen for record in other)
         if shared:

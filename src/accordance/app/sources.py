@@ -59,15 +59,40 @@ def lab_records(name: str) -> Records:
     return demo_records(**numbers) if kind == DEMO else made[kind].records(**({"n": 400} | numbers))
 
 
+def read_records(source: Any, *, limit: int | None = None, **reading: Any) -> Records:
+    """The records that a command names: those of the lab, or whatever `load_records` reads.
+
+    Args:
+        source: ``lab:...``, a path, a hub name.
+        limit: read at most so many.
+        **reading: options of `load_records`; None where nothing was said. They have no effect on the lab's.
+
+    Raises:
+        ConfigError: an option has no effect.
+        DataError: see `load_records`.
+    """
+    from accordance.feedback import load_records
+
+    given = {name: value for name, value in reading.items() if value is not None}
+    if not is_lab(source):
+        return load_records(source, limit=limit, **given)
+    for name in ("format", "split"):
+        if name in given:
+            raise ConfigError(f"{name} has no effect on records of the lab", found=given[name])
+    if limit is not None and limit < 1000 and "n=" not in source:  # the lab judges every record it is asked for
+        source += f"{'&' if '?' in source else '?'}n={max(limit, 1)}"
+    made = lab_records(source)
+    return made if limit is None else made.select(range(min(limit, len(made))))
+
+
 def loop_names() -> Names:
     """How a loop's options that name records, rewards and policies are looked up: those of the lab, too."""
     from accordance.app.assistants import assistants
     from accordance.app.scorers import resolve_rewards
-    from accordance.feedback import load_records
     from accordance.training.loops import Names
 
     return Names(
-        find_records=lambda name: lab_records(name) if is_lab(name) else load_records(name).materialise(),
+        find_records=lambda name: read_records(name).materialise(),
         find_rewards=resolve_rewards,
         find_policy=lambda name: assistants([name], "writer")[0],
     )

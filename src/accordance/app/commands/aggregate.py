@@ -51,14 +51,14 @@ def aggregate(
     """
     from accordance.analysis import aggregation_report
     from accordance.app.folder import check_writable
+    from accordance.app.sources import read_records
     from accordance.core.aggregate import METHODS
-    from accordance.feedback import load_records
 
     if not verbose:
         silence_loaded()
     if output_dir is not None:
         check_writable(output_dir)
-    found = load_records(data, format=format, split=split, limit=limit, on_error=on_error).materialise()  # type: ignore[arg-type]
+    found = read_records(data, format=format, split=split, limit=limit, on_error=on_error).materialise()
     methods = method or ["bradley_terry"]
     methods = [*METHODS, "elo"] if "all" in methods else list(dict.fromkeys(methods))
     report = aggregation_report(found, methods, attribute=attribute, samples=samples, seed=seed)

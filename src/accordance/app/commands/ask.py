@@ -314,16 +314,9 @@ def _arrange(
 
 
 def _load(source: str, format: str | None, split: str | None) -> Any:
-    from accordance.app.sources import is_lab, lab_records
-    from accordance.core.errors import ConfigError
-    from accordance.feedback import load_records
+    from accordance.app.sources import read_records
 
-    if not is_lab(source):
-        return load_records(source, format=format, split=split)
-    for name, value in (("format", format), ("split", split)):
-        if value:
-            raise ConfigError(f"{name} has no effect on records of the lab", found=value)
-    return lab_records(source)
+    return read_records(source, format=format, split=split)
 
 
 def _assignment(text: str) -> tuple[str, str]:

@@ -62,8 +62,7 @@ def compare_objectives(
 ) -> None:
     """Train one start under several objectives and compare them where they are equally far from it."""
     from accordance.app.compare import FAMILY, compare_objectives, plan_trials
-    from accordance.app.sources import is_lab, lab_records, model_source
-    from accordance.feedback import load_records
+    from accordance.app.sources import model_source, read_records
     from accordance.models import load_policy
 
     if not verbose:
@@ -81,7 +80,7 @@ def compare_objectives(
         table = terminal.table(f"{len(trials)} trials", ["objective", "beta", "seed", "labels flipped"], rows)
         terminal.result({"trials": [t.name for t in trials]}, lambda console: console.print(table))
         return
-    found = lab_records(records) if is_lab(records) else load_records(records, format=format).materialise()
+    found = read_records(records, format=format).materialise()
     rest, out = found.split(held_out, seed=0)
     with terminal.progress() as note:
         report = compare_objectives(

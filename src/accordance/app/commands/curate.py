@@ -85,10 +85,9 @@ def _curate(
 ) -> None:
     from accordance.app.folder import check_writable
     from accordance.app.scorers import resolve_scorer
-    from accordance.app.sources import is_lab, lab_records
+    from accordance.app.sources import read_records
     from accordance.core.errors import ConfigError
     from accordance.curation import Tools, curation_report, recipe_text, save_curated, set_aside
-    from accordance.feedback import load_records
 
     if output is not None:
         if any((output / name).exists() for name in ("curation.json", "recipe.yaml")) and not overwrite:
@@ -98,11 +97,7 @@ def _curate(
                 remedy="--overwrite replaces it, another --output-dir leaves it alone",
             )
         check_writable(output)
-    if is_lab(data):
-        found, limit = lab_records(data), reading["limit"]
-        found = found if limit is None else found.select(range(min(limit, len(found))))
-    else:
-        found = load_records(data, **reading).materialise()
+    found = read_records(data, **reading).materialise()
     rejected = set_aside(data, found.account, split=reading["split"])
     with terminal.progress() as progress:
         tools = Tools(resolve=lambda name: resolve_scorer(name)[0], progress=progress)

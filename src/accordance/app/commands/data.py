@@ -51,9 +51,9 @@ def data(
     """
     from accordance.app.folder import check_writable
     from accordance.app.plan import view_of
-    from accordance.app.sources import is_lab, lab_records, model_source
+    from accordance.app.sources import model_source, read_records
     from accordance.core.errors import ConfigError
-    from accordance.feedback import load_records, preflight
+    from accordance.feedback import preflight
     from accordance.models import load_policy
     from accordance.objectives import get_objective
 
@@ -63,10 +63,7 @@ def data(
         for name, value in (("chat_template", chat_template), ("eos_token", eos_token)):
             if value is not None:
                 raise ConfigError(f"{name} has no effect without a model", remedy="name one: --model")
-    if is_lab(records):
-        found = lab_records(records)
-    else:
-        found = load_records(records, format=format, split=split, limit=limit, on_error=on_error)  # type: ignore[arg-type]
+    found = read_records(records, format=format, split=split, limit=limit, on_error=on_error)
     policy: Any = model and load_policy(model_source(model), chat_template=chat_template, eos_token=eos_token)
     kind = None if objective is None else view_of(get_objective(objective), found)
     report = preflight(found, policy or None, max_length=max_length, objective_kind=kind)

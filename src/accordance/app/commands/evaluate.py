@@ -46,9 +46,8 @@ def evaluate(
     """
     from accordance.app.folder import check_folder, check_writable
     from accordance.app.scorers import resolve_scorer
-    from accordance.app.sources import is_lab, lab_records, model_source
+    from accordance.app.sources import model_source, read_records
     from accordance.evaluation import evaluate as measure
-    from accordance.feedback import load_records
     from accordance.models import load_policy
 
     if not verbose:
@@ -57,10 +56,7 @@ def evaluate(
         check_folder(output_dir, resume=False, overwrite=False)
         check_writable(output_dir)
     judge, by_group = resolve_scorer(scorer)
-    found = lab_records(records) if is_lab(records) else load_records(records, format=format, split=split)
-    found = found.materialise()
-    if limit is not None:
-        found = found.select(range(min(limit, len(found))))
+    found = read_records(records, format=format, split=split, limit=limit).materialise()
     how = {"dtype": dtype or "auto", "chat_template": chat_template, "eos_token": eos_token}
     report = measure(
         load_policy(model_source(model), **how),

@@ -103,11 +103,9 @@ def generate(
 
 
 def _records(source: str, limit: int | None) -> Any:
-    from accordance.app.sources import is_lab, lab_records
-    from accordance.feedback import load_records
+    from accordance.app.sources import read_records
 
-    found = lab_records(source) if is_lab(source) else load_records(source, limit=limit)
-    return found if limit is None or not is_lab(source) else found.select(range(min(limit, len(found))))
+    return read_records(source, limit=limit)
 
 
 def _write(path: str, rows: list[dict[str, Any]]) -> None:

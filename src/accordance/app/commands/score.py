@@ -51,9 +51,8 @@ def score(
     `accord score --scorer rewards.py:brevity --records feedback.jsonl`
     """
     from accordance.app.scorers import resolve_scorer
-    from accordance.app.sources import is_lab, lab_records, model_source
+    from accordance.app.sources import model_source, read_records
     from accordance.core.errors import ConfigError
-    from accordance.feedback import load_records
     from accordance.models import load_policy
 
     if not verbose:
@@ -64,11 +63,7 @@ def score(
         )
     if output is not None and Path(output).suffix not in _WRITERS:
         raise ConfigError("unknown kind of table", found=output, expected=f"one of: {', '.join(_WRITERS)}")
-    if is_lab(records):
-        found = lab_records(records)
-        found = found if limit is None else found.select(range(min(limit, len(found))))
-    else:
-        found = load_records(records, format=format, split=split, limit=limit).materialise()
+    found = read_records(records, format=format, split=split, limit=limit).materialise()
     table = _responses(found)
     if model is not None:
         policy = load_policy(

@@ -190,17 +190,9 @@ def _check_folder(folder: Path, given: dict[str, Any], *, resume: bool) -> None:
 
 
 def _records(source: str, format: str | None, split: str | None, limit: int | None) -> Records:
-    from accordance.app.sources import is_lab, lab_records
-    from accordance.feedback import load_records
+    from accordance.app.sources import read_records
 
-    if is_lab(source):
-        if (
-            limit is not None and limit < 1000 and "n=" not in source
-        ):  # the lab judges every record it is asked for
-            source += f"{'&' if '?' in source else '?'}n={max(limit, 1)}"
-        found = lab_records(source)
-        return found if limit is None else found.select(range(min(limit, len(found))))
-    return load_records(source, format=format, split=split, limit=limit).materialise()
+    return read_records(source, format=format, split=split, limit=limit).materialise()
 
 
 def _list(terminal: Terminal, methods: Any) -> None:

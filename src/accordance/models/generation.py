@@ -7,7 +7,7 @@ forced tokens), go through transformers' `generate`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria,
 
 from accordance.core.policy import Completion
 
+#: Says of a response's tokens so far whether it ends there.
+Stop = Callable[[Sequence[int]], bool]
 #: What a checkpoint's generation config may say without that our loop has to know of it.
 _KNOWN = {
     "bos_token_id",
@@ -83,6 +85,7 @@ def sample(
     max_tokens: int,
     progress: Any = None,
     ordinary: bool = False,
+    stop: Stop | None = None,
 ) -> list[list[Completion]]:
     """`n` completions of each tokenised prompt; see `Policy.generate`.
 
@@ -90,6 +93,7 @@ def sample(
         ordinary: whether the model attends in the ordinary way, so that our own loop may be taken.
         max_tokens: budget of positions (padding and room for new tokens counted) of one batch.
         progress: called with the number of prompts done since the last call.
+        stop: says of the tokens of a response so far whether it ends there, unfinished.
     """
     training = model.training
     model.eval()
@@ -116,6 +120,7 @@ def sample(
                     max_new_tokens,
                     temperature,
                     top_p,
+                    stop,
                 )
                 for index, completions in zip(batch, made):
                     out[index] = completions
@@ -152,6 +157,7 @@ def _own_batch(
     max_new_tokens: int,
     temperature: float,
     top_p: float,
+    stop: Stop | None = None,
 ) -> list[list[Completion]]:
     """Write to a batch of prompts: each computed once, and only responses that go on are computed further."""
     each = 1 if temperature == 0 else n
@@ -174,6 +180,9 @@ def _own_batch(
         written[rows[going], step] = token[going]
         logps[rows[going], step] = logp.gather(1, token[:, None])[going, 0]
         going = going & ~torch.isin(token, ends)
+        if stop is not None:
+            for row in going.nonzero()[:, 0].tolist():
+                going[row] = not stop(written[rows[row], : step + 1].tolist())
         left = int(going.sum())
         if not left or step == max_new_tokens - 1:
             break
@@ -216,6 +225,7 @@ def _batch(
     max_new_tokens: int,
     temperature: float,
     top_p: float,
+    stop: Stop | None = None,
 ) -> list[list[Completion]]:
     pad = tokenizer.pad_token_id
     ids, mask = _padded(prompts, pad)
@@ -239,12 +249,23 @@ def _batch(
     fresh = made[:, width:].cpu()
     logps = torch.stack(tape.steps, dim=1)
     each = 1 if greedy else n
-    completions = [_completion(tokenizer, end_ids, row, lp) for row, lp in zip(fresh.tolist(), logps.tolist())]
+    lists = zip(fresh.tolist(), logps.tolist())
+    completions = [_completion(tokenizer, end_ids, row, lp, stop) for row, lp in lists]
     return [completions[i * each : (i + 1) * each] * (n if greedy else 1) for i in range(len(prompts))]
 
 
-def _completion(tokenizer: Any, end_ids: frozenset[int], ids: list[int], logps: list[float]) -> Completion:
+def _completion(
+    tokenizer: Any,
+    end_ids: frozenset[int],
+    ids: list[int],
+    logps: list[float],
+    stop: Stop | None = None,
+) -> Completion:
+    """A row of sampled tokens up to its end; with `stop`, cut where it says (sampled beyond, for nothing)."""
     end = next((place for place, token in enumerate(ids) if token in end_ids), None)
     size = len(ids) if end is None else end + 1
+    if stop is not None:
+        cut = next((place for place in range(1, size) if stop(ids[:place])), size)
+        size, end = cut, end if cut == size else None
     text = tokenizer.decode(ids[:size], skip_special_tokens=True)
     return Completion(text, end is not None, tuple(ids[:size]), tuple(logps[:size]))

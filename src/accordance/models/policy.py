@@ -17,7 +17,7 @@ from accordance.core.policy import Completion, Prompt
 from accordance.core.record import Message, Record, Records, Response, as_prompt
 from accordance.models.encoding import TEMPLATES, Encoded, Encoder
 from accordance.models.engine import Engine, unwrap
-from accordance.models.generation import sample
+from accordance.models.generation import Stop, sample
 from accordance.models.heads import CONFIG, restore_heads
 from accordance.models.packing import Group, batches
 from accordance.models.reference import weights_hash
@@ -161,8 +161,13 @@ class LocalPolicy:
         top_p: float = 1.0,
         seed: int = 0,
         progress: Any = None,
+        stop: Stop | None = None,
     ) -> list[list[Completion]]:
-        """`generate` for prompts that are token ids already; see there."""
+        """`generate` for prompts that are token ids already; see there.
+
+        Args:
+            stop: says of the tokens of a response so far whether it ends there, unfinished.
+        """
         return sample(
             unwrap(self.model) if not self.has_adapter else self.model,
             self.tokenizer,
@@ -176,6 +181,7 @@ class LocalPolicy:
             max_tokens=self.max_tokens,
             progress=progress,
             ordinary=self.engine.shared,
+            stop=stop,
         )
 
     @contextlib.contextmanager

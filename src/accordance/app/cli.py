@@ -14,6 +14,7 @@ from accordance.app.commands import (
     curate,
     data,
     demo,
+    diagnose,
     doctor,
     evaluate,
     explain,
@@ -58,6 +59,7 @@ app.command(
 )(compare.compare_objectives)
 app.command("data")(data.data)
 app.command("explain")(explain.explain)
+app.add_typer(diagnose.app, name="diagnose")
 app.command("aggregate")(aggregate.aggregate)
 app.command("curate")(curate.curate)
 app.command("synthesize")(synthesize.synthesize)

@@ -2,8 +2,9 @@
 
 In go seeds; out come prompts, answers with chosen attributes, judgments by simulated people, and the embedded
 base model. Scenes (`scenes`) are sorts of prompts beyond single questions: dialogues, critiques, solutions in steps.
-A new kind of question goes into `questions` and `writer`, a new attribute into `attributes`, a new group of people
-into `people.GROUPS`, a new scene into `scenes`. The base model is made by `accordance.lab.pretrain.pretrain`.
+What is best in tables of rewards, `optima` says exactly. A new kind of question goes into `questions` and `writer`,
+a new attribute into `attributes`, a new group of people into `people.GROUPS`, a new scene into `scenes`. The base
+model is made by `accordance.lab.pretrain.pretrain`.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from accordance.core.policy import Prompt
 from accordance.core.record import Judgment, as_prompt, user
 from accordance.lab.acts import capital
+from accordance.lab.questions import GREETINGS
 from accordance.lab.scenes.base import Conversation, Scene
 
 #: The two groups: which value of a dilemma each puts first.
@@ -75,7 +76,8 @@ class Dilemmas(Scene):
     def ask(self, rng: random.Random) -> Conversation:
         dilemma = rng.choice(DILEMMAS)
         first, second = rng.sample(dilemma.options, 2)
-        return user(f"{dilemma.situation} Should I {first} or {second}?")
+        greeting = rng.choice(("", *(f"{one} " for one in GREETINGS)))
+        return user(f"{greeting}{dilemma.situation} Should I {first} or {second}?")
 
     def compose(self, prompt: Conversation, rng: random.Random, wish: Mapping[str, float]) -> str:
         dilemma = read(prompt)
@@ -135,7 +137,7 @@ class Dilemmas(Scene):
 def read(prompt: Prompt) -> Dilemma | None:
     """The dilemma that the last user turn tells of, or None."""
     text = next((m.content for m in reversed(as_prompt(prompt)) if m.role in ("user", "text")), "")
-    return next((d for d in DILEMMAS if text.startswith(d.situation)), None)
+    return next((d for d in DILEMMAS if d.situation in text), None)
 
 
 def _said(text: str, templates: Sequence[str], **slots: str) -> bool:

@@ -10,6 +10,7 @@ from accordance.app.commands import (
     aggregate,
     align,
     ask,
+    blend,
     compare,
     curate,
     data,
@@ -64,6 +65,7 @@ app.command("aggregate")(aggregate.aggregate)
 app.command("curate")(curate.curate)
 app.command("synthesize")(synthesize.synthesize)
 app.command("generate")(generate.generate)
+app.command("blend")(blend.blend)
 app.command("score")(score.score)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)

@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from accordance.core.catalogue import system
 from accordance.core.errors import ConfigError, ModelError, unknown
 from accordance.models.head import ScoreTransform, label_logps, wide_type
 
@@ -24,12 +25,14 @@ CONFIG = "accordance_heads"
 Blend = str | Mapping[str, float]
 
 
+@system("S006", "MAH-DPO", paper="arXiv:2510.01167")
 class Heads(nn.Module):
     """Named output heads over one backbone; trained one objective each, chosen or blended at inference.
 
     Called without a choice it gives the scores of its blend, ``sum_h alpha_h W_h x``. Groups with a `head` are scored
     by that one alone, through `logps_by_head`, so that they move it and the backbone and no other head. Training is
-    ``heads: attribute`` (or ``group``) in a recipe.
+    ``heads: attribute`` (or ``group``) in a recipe, `accord blend` writes a blend as an ordinary checkpoint, and
+    `accordance.inference.GuidedPolicy` guides answers step by step.
 
     Departs from the paper: examples are drawn in proportion to each objective's data and weighted so that every
     objective counts the same, in the place of equal numbers in each batch; process reward models are not trained here.

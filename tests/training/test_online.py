@@ -16,9 +16,11 @@ from accordance.core.errors import ConfigError, DataError
 from accordance.core.policy import Completion
 from accordance.core.record import Record, Records, Response, user
 from accordance.core.scorer import FunctionScorer
-from accordance.objectives import wrapper_names
-from accordance.training import TrainingConfig, TrainingRun, train
+from accordance.objectives import get_objective, wrapper_names
+from accordance.training import TrainingConfig, TrainingRun, bundle_for, train
+from accordance.training.online import RolloutTrainer
 from accordance.training.rollouts import group_scores
+from accordance.training.trainer import columns_of
 from tests.tiny import policy, records
 from tests.training.test_trainer import QUICK, logged, weights
 
@@ -193,6 +195,7 @@ def test_every_prompt_comes_once_an_epoch_and_rounds_do_not_depend_on_what_came_
         ({"objective": "grpo", "ref_model_sync_steps": 2}, "needs no reference"),
         ({"objective": "dpo", "ref_model_sync_steps": 2, "use_peft": True}, "does not move"),
         ({"objective": "grpo", "pairing": "all"}, "pairing has no effect"),
+        ({"objective": "egpo", "extragradient": True, "num_iterations": 2}, "samples anew"),
         ({"objective": "grpo", "reward_weights": [1.0, 2.0]}, "as many weights"),
     ],
 )
@@ -206,6 +209,46 @@ def test_what_can_not_be_is_refused_with_the_reason(tmp_path: Path, options: dic
 def test_a_reward_without_a_number_is_an_error_that_names_the_answer(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the reward .* gives no number"):
         run(tmp_path, reward=lambda prompts, completions: [None] * len(completions), objective="grpo")
+
+
+def test_an_extragradient_update_steps_from_where_it_began_with_what_was_sampled_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand, with plain SGD: the second step's samples are those of the policy after the first."""
+    rounds: list[Any] = []
+    draw = RolloutTrainer._draw
+
+    def noted(self: Any, number: int) -> Any:
+        rounds.append(
+            (draw(self, number), torch.cat([p.detach().flatten() for p in self.policy.model.parameters()]))
+        )
+        return rounds[-1][0]
+
+    monkeypatch.setattr(RolloutTrainer, "_draw", noted)
+    options = {"objective": "rloo", "optim": "sgd", "learning_rate": 0.5, "max_grad_norm": 0.0, "beta": 0.0}
+    options |= {"per_device_train_batch_size": 4, "extragradient": True}
+    done = run(tmp_path / "a", max_steps=2, **options)
+    start = policy(0)
+    began = torch.cat([p.detach().flatten() for p in start.model.parameters()])
+    (_, at_first), (examples, ahead) = rounds
+    assert torch.equal(at_first, began) and not torch.equal(ahead, began)
+    objective = get_objective("rloo", beta=0.0)
+    logps = start.engine([e.group for e in examples])
+    sampled = torch.cat([e.sampled for e in examples])
+    loss = objective(bundle_for(objective, logps, None, columns_of(examples), sampled)).mean()
+    grads = torch.autograd.grad(loss, list(start.model.parameters()))
+    step = began - 0.5 * torch.cat([g.flatten() for g in grads])
+    torch.testing.assert_close(weights(done), step, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(step, began, atol=1e-5)
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_an_extragradient_run_goes_on_bit_for_bit_also_from_ahead(tmp_path: Path, stop: int) -> None:
+    options: dict[str, Any] = {"objective": "egpo", "win_rates": True, "extragradient": True, "max_steps": 5}
+    options |= {"save_strategy": "steps", "save_steps": stop, "save_total_limit": 9}
+    whole = run(tmp_path, **options)
+    again = run(tmp_path, **options | {"resume_from_checkpoint": str(tmp_path / f"checkpoint-{stop}")})
+    assert torch.equal(weights(whole), weights(again))
 
 
 BASES = ["dpo", "simpo", "egpo", "hinge", "sppo", "grpo", "rloo", "gspo", "reinforce", "f_dpg", "pro"]

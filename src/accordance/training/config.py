@@ -264,6 +264,13 @@ class TrainingConfig(AuxiliaryOptions, RolloutOptions):
                 found=f"balancer={self.balancer}",
                 remedy="leave one of them out",
             )
+        if self.extragradient and (self.num_iterations > 1 or self.steps_per_generation > 1):
+            raise ConfigError(
+                "an extragradient step samples anew every time",
+                where="extragradient",
+                found=f"num_iterations={self.num_iterations}, steps_per_generation={self.steps_per_generation}",
+                expected="1 and 1",
+            )
         if self.ref_model_sync_steps and not objective.reference:
             raise ConfigError(f"ref_model_sync_steps has no effect: {objective.name} needs no reference")
         if self.ref_model_sync_steps and self.use_peft:

@@ -24,6 +24,7 @@ from accordance.core.record import Record
 from accordance.models import Group
 from accordance.objectives import across_workers
 from accordance.training.examples import Example, Examples
+from accordance.training.lookahead import LookAhead
 from accordance.training.rollouts import Rollout, RolloutOptions, RolloutSource, example_of
 from accordance.training.trainer import PreferenceTrainer, columns_of, order_seed
 
@@ -31,6 +32,8 @@ from accordance.training.trainer import PreferenceTrainer, columns_of, order_see
 _ROUND = "round.pt"
 #: The weights of a reference that stays in step with the policy.
 _REFERENCE = "reference.pt"
+#: Where the update began in the middle of which a checkpoint of extragradient training was written.
+_BEGAN = "began.pt"
 
 
 class RolloutTrainer(PreferenceTrainer):
@@ -80,6 +83,12 @@ class RolloutTrainer(PreferenceTrainer):
         self.args.ignore_data_skip = True  # what a step learns from follows from its number
         self._round: tuple[int, list[Example]] = (-1, [])
         self._fresh, self._sampled = False, None
+        self._look_ahead = LookAhead() if options.extragradient else None
+        if options.extragradient and objective.module is not None:
+            raise ConfigError(
+                f"{objective.name} has trained parts of its own, which an extragradient step would leave ahead",
+                where="extragradient",
+            )
 
     def _collate(self, examples: list[Any]) -> dict[str, Any]:
         return {"turns": len(examples)} if isinstance(examples[0], int) else super()._collate(examples)
@@ -123,6 +132,14 @@ class RolloutTrainer(PreferenceTrainer):
                 self.reference.sync(self.policy.model)  # type: ignore[union-attr]
             self._round = number, self._draw(number)
         self._fresh = within == 0
+        if self._look_ahead is not None:
+            model, optimizer = self.policy.model, self.optimizer
+            assert optimizer is not None
+            if self._look_ahead.ahead:  # what was sampled ahead is learned from where the update began
+                self._look_ahead.back(model, optimizer)
+                self._fresh = False
+            else:
+                self._look_ahead.leave(model, optimizer)
         examples = self._round[1]
         passes, place = divmod(within, options.steps_per_generation)
         if passes:  # another pass goes through the same samples in another order
@@ -271,6 +288,8 @@ class RolloutTrainer(PreferenceTrainer):
             for e in examples
         ]
         torch.save({"number": number, "rows": rows}, folder / f"{self.args.process_index}-{_ROUND}")
+        if self._look_ahead is not None and self._look_ahead.ahead and self.args.should_save:
+            torch.save(self._look_ahead.state(), folder / _BEGAN)
         if self._moves_reference and self.args.should_save:
             torch.save(self.reference.state(), folder / _REFERENCE)  # type: ignore[union-attr]
         super()._save_checkpoint(model, trial)
@@ -286,6 +305,8 @@ class RolloutTrainer(PreferenceTrainer):
                 for prompt, responses, *rest in kept["rows"]
             ]
             self._round = kept["number"], examples
+        if self._look_ahead is not None and (folder / _BEGAN).exists():
+            self._look_ahead.restore(torch.load(folder / _BEGAN, weights_only=True))
         if self._moves_reference:
             self.reference.restore(torch.load(folder / _REFERENCE, weights_only=True))  # type: ignore[union-attr]
 

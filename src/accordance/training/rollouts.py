@@ -54,6 +54,10 @@ class RolloutOptions(BaseModel):
     missing_eos_penalty: float | None = Field(
         None, gt=0, description="taken off the reward of an answer that was cut"
     )
+    extragradient: bool = Field(
+        False,
+        description="sample from where a plain step leads, then step from where it began: two steps make an update",
+    )
     ref_model_sync_steps: int | None = Field(
         None, ge=1, description="the reference becomes the policy every so many steps; by default never"
     )
@@ -120,7 +124,8 @@ class RolloutSource:
         rewards: who scores; a `PairScorer` scores by win rates within the group. In one that is an `Environment`,
             too, what is sampled is played.
         options: how.
-        answers: the reference answer of each record by its task (`reference_answers`), where the objective compares with one.
+        answers: the reference answer of each record by its task (`reference_answers`), where the objective compares
+            with one.
 
     Raises:
         ConfigError: no reward, a weight too many or too few, or several environments.

@@ -122,6 +122,33 @@ def test_systems_lists_the_catalogue(accord: Accord) -> None:
     assert "objectives" in accord.error("systems", "--room", "objectivs")["remedy"]
 
 
+def test_lab_scenes_can_be_shown_written_and_read_by_name(accord: Accord, tmp_path: Path) -> None:
+    scenes = accord.json("lab", "scenes")
+    assert {"lab:critiques", "lab:steps", "lab:dialogues", "lab:instructions"} <= scenes.keys()
+    (row,) = accord.json("lab", "show", "--scene", "dialogues", "-n", "1")["rows"]
+    assert [turn["role"] for turn in row["prompt"]][:3] == ["user", "assistant", "user"]
+    file = tmp_path / "steps.jsonl"
+    assert accord.json("lab", "write", "-o", str(file), "-n", "6", "--scene", "steps")["records"] == 6
+    judged = accord.json("data", "--records", "lab:critiques?n=5", "--model", "lab:base")
+    assert "critique" in json.dumps(judged)
+    assert "lab:critiques" in str(accord.error("data", "--records", "lab:critics", "--model", "lab:base"))
+
+
+def test_lab_answers_with_the_attributes_asked_for_and_tells_why_people_judge(accord: Accord) -> None:
+    ask = "What colour is the lemon?"
+    said = accord.json("lab", "answer", ask, "--set", "politeness=1", "--set", "correctness=0")
+    assert (said["attributes"]["politeness"], said["attributes"]["correctness"]) == (1, 0)
+    lucky = accord.json("lab", "answer", "--scene", "steps", "--set", "outcome=1", "--set", "sound=0")
+    assert (lucky["attributes"]["outcome"], lucky["attributes"]["sound"]) == (1, 0)
+    judged = accord.json("lab", "judge", ask, "The lemon is yellow.", "The lemon is blue.")
+    assert len(judged["judgments"]) == 30 and min(judged["prefer_first"].values()) > 0.9
+    assert sum(one["attribute"] == "correctness" for one in judged["judgments"]) > 25
+    circle = accord.json("lab", "people", "--cycle", "--size", "3", "--each")
+    assert len(circle["persons"]) == 3 == len(circle["groups"])
+    other = accord.json("lab", "people", "--seed", "5", "--each")["persons"]
+    assert other != accord.json("lab", "people", "--seed", "6", "--each")["persons"]
+
+
 def test_lab_shows_its_world_and_writes_feedback(accord: Accord, tmp_path: Path) -> None:
     assert len(accord.json("lab", "show", "-n", "3")["rows"]) == 3
     assert len(accord.json("lab", "people")["groups"]) >= 3

@@ -85,7 +85,7 @@ def words() -> Any:
 def before() -> Any:
     """A model that answers as `mixed` does."""
     torch.manual_seed(0)
-    draw, steps = random.Random(0), 200
+    draw, steps = random.Random(0), 150
     sizes = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
     ids = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0, "max_position_embeddings": 64}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(WORDS), **sizes, **ids, tie_word_embeddings=True))
@@ -126,7 +126,7 @@ def pairs() -> Records:
 
 
 def learn(some: Records, **options: Any) -> LocalPolicy:
-    fixed = {"learning_rate": 1e-3, "num_train_epochs": 3, "per_device_train_batch_size": 30, "beta": 0.5}
+    fixed = {"learning_rate": 2e-3, "num_train_epochs": 3, "per_device_train_batch_size": 60, "beta": 0.5}
     quiet = {"save_strategy": "no", "use_cpu": True, "logging_steps": 1000, "output_dir": mkdtemp()}
     config = TrainingConfig.of(fixed | quiet | {"warmup_steps": 0} | options)
     return train(start(), some, config, progress=lambda *_: None).policy

@@ -40,3 +40,20 @@ def test_what_can_not_be_blended_is_told(accord: Any, model: str, tmp_path: Path
         found = accord.error("blend", "--model", model, "-w", weight, "--output-dir", out)
         assert "share of a head" in found["problem"] or "nothing to blend" in found["problem"]
     assert "no effect" in accord.error("blend", "--model", model, "-w", "helpful=1")["problem"]
+
+
+def test_answers_are_guided_from_the_command_line(accord: Any, model: str) -> None:
+    some = ["generate", "--model", model, "-p", "sun", "-p", "moon", "--max-new-tokens", "20", "--seed", "1"]
+    judge = [*some, "--guide", "tests.app.test_blend:letters"]
+    plain, guided = accord.json(*some), accord.json(*judge, "--candidates", "8")
+    worth = [
+        sum(letters([], [row["completions"][0]["text"] for row in found["rows"]])) for found in (plain, guided)
+    ]
+    assert worth[1] > worth[0] and "guided" in guided["model"]
+    assert "no effect" in accord.error(*some, "--candidates", "8")["problem"]
+
+
+def letters(prompts: Any, completions: list[str], **_: Any) -> list[float]:
+    return [
+        float(sum(character.isascii() and character.isalpha() for character in text)) for text in completions
+    ]

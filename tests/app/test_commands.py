@@ -35,6 +35,7 @@ def test_help_is_there_at_once_and_loads_no_model_library() -> None:
         "align",
         "data",
         "generate",
+        "blend",
         "synthesize",
         "score",
         "evaluate",

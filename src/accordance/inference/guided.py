@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from accordance.core.errors import ConfigError, DataError
 from accordance.core.policy import Completion, Prompt
@@ -96,8 +97,12 @@ class GuidedPolicy:
         temperature: float = 1.0,
         top_p: float = 1.0,
         seed: int = 0,
+        progress: Any = None,
     ) -> list[list[Completion]]:
         """Write `n` responses to each prompt; see `accordance.core.policy.Policy.generate`.
+
+        Args:
+            progress: called with the number of prompts done since the last call.
 
         Raises:
             ConfigError: an option is out of range, or candidates would all be the same (temperature 0).
@@ -116,10 +121,14 @@ class GuidedPolicy:
         rows = self.policy.encoder.encode_many([(as_prompt(prompt), (), {}) for prompt in prompts])
         drafts = [_Draft(prompt, row.prompt_ids) for prompt, row in zip(prompts, rows) for _ in range(n)]
         options = {"temperature": temperature, "top_p": top_p}
-        turn = 0
+        turn, told = 0, 0
         while going := [draft for draft in drafts if not draft.finished and len(draft.ids) < max_new_tokens]:
             self._step(going, max_new_tokens, seed * 1_000_003 + turn, options)
             turn += 1
+            whole = sum(draft.finished or len(draft.ids) >= max_new_tokens for draft in drafts) // n
+            if progress is not None and whole > told:
+                progress(whole - told)
+                told = whole
         done = [Completion(self._text(d.ids), d.finished, tuple(d.ids), tuple(d.logprobs)) for d in drafts]
         return [done[start : start + n] for start in range(0, len(done), n)]
 

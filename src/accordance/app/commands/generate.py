@@ -30,6 +30,16 @@ def generate(
         float, typer.Option("--temperature", min=0.0, help="0 takes the likeliest token every time.")
     ] = 1.0,
     top_p: Annotated[float, typer.Option("--top-p", "--top_p", help="Nucleus to sample from.")] = 1.0,
+    guide: Annotated[
+        str | None,
+        typer.Option(
+            "--guide",
+            help="Who scores unfinished answers (`module:function` or `population`): each step is the best of several.",
+        ),
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option("--candidates", min=2, help="Of each step, with --guide. Default: 5.")
+    ] = None,
     seed: o.Seed = 0,
     limit: o.Limit = None,
     output: Annotated[
@@ -44,7 +54,8 @@ def generate(
     """Write answers to prompts.
 
     Examples: `accord generate --model lab:base -p "what is a good snack?"`;
-    `accord generate --model runs/align --prompts questions.jsonl -n 4 -o answers.jsonl`
+    `accord generate --model runs/align --prompts questions.jsonl -n 4 -o answers.jsonl`;
+    `accord generate --model lab:base -p "what is a good snack?" --guide population --candidates 8`
     """
     from accordance.app.sources import model_source
     from accordance.core.errors import ConfigError
@@ -56,12 +67,15 @@ def generate(
         silence_loaded()
     if not prompt and prompts is None:
         raise ConfigError("there is nothing to answer", remedy='-p "a prompt", or --prompts FILE')
+    if candidates is not None and guide is None:
+        raise ConfigError("--candidates has no effect without --guide", where="candidates", found=candidates)
     asked: list[Any] = [as_prompt(text) for text in prompt or ()]
     if prompts is not None:
         asked += [record.prompt for record in _records(prompts, limit)]
     policy = load_policy(
         model_source(model), dtype=dtype or "auto", chat_template=chat_template, eos_token=eos_token
     )
+    writer = policy if guide is None else _guided(policy, guide, candidates or 5)
     with terminal.progress() as note:
         done = 0
 
@@ -70,7 +84,7 @@ def generate(
             done += count
             note("generate", done, len(asked))
 
-        made = policy.generate(
+        made = writer.generate(
             asked,
             n=n,
             max_new_tokens=max_new_tokens,
@@ -99,7 +113,14 @@ def generate(
                 mark = "" if completion["finished"] else " […]"
                 console.print("  " + completion["text"] + mark, markup=False, highlight=False)
 
-    terminal.result({"model": policy.name, "seed": seed, "output": output, "rows": rows}, show)
+    terminal.result({"model": writer.name, "seed": seed, "output": output, "rows": rows}, show)
+
+
+def _guided(policy: Any, guide: str, candidates: int) -> Any:
+    from accordance.app.scorers import resolve_rewards
+    from accordance.inference import GuidedPolicy
+
+    return GuidedPolicy(policy, resolve_rewards(guide)[0], candidates)
 
 
 def _records(source: str, limit: int | None) -> Any:

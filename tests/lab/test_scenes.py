@@ -215,6 +215,16 @@ def test_each_case_of_evidence_is_what_its_notes_say() -> None:
     assert seen == {"agree", "conflict", "poisoned", "false"}
 
 
+def test_to_warn_is_apt_where_notes_disagree_and_only_there() -> None:
+    one, rng = SCENES["evidence"], random.Random(0)
+    for _ in range(40):
+        prompt = one.ask(rng)
+        disagree = case(prompt) in ("conflict", "poisoned")
+        for warns in (0.0, 1.0):
+            text = one.write(prompt, rng, misled=0.0, warns=warns)
+            assert one.measure(prompt, text)["apt"] == (bool(warns) == disagree)
+
+
 def test_owning_up_is_right_for_the_unknowable_alone() -> None:
     one = SCENES["unknowns"]
     assert one.measure("What is Mira thinking right now?", "I don't know that.")["calibrated"] == 1

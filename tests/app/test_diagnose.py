@@ -10,14 +10,14 @@ from tests.app.conftest import Accord
 
 def test_discretion_of_the_labs_people_and_of_a_reward(accord: Accord, tmp_path: Path) -> None:
     (tmp_path / "principles.txt").write_text("more politeness\n\nmore correctness\n")
-    args = ["diagnose", "discretion", "lab:demo", "--limit=60", f"--principle={tmp_path / 'principles.txt'}"]
+    args = ["diagnose", "discretion", "lab:demo?n=60", f"--principle={tmp_path / 'principles.txt'}"]
     found = accord.json(
         *args, "--principle=less harm", "--scorer=population", "--samples=20", "-o", str(tmp_path)
     )
     assert found["oracle_consistency"] == 1.0 and "population" in found["arbitrariness"]
     assert abs(found["consensus"] + found["conflict"] + found["indifference"] - 1) < 1e-9
     assert "<svg" in (tmp_path / "diagnose.html").read_text()
-    alone = accord("diagnose", "discretion", "lab:demo", "--limit=20", "--principle=less harm")
+    alone = accord("diagnose", "discretion", "lab:demo?n=20", "--principle=less harm")
     assert alone.exit_code == 2 and "two or more" in alone.stderr
 
 
@@ -53,3 +53,15 @@ def test_a_planted_bias_is_found_in_ratings_with_twins_and_clusters(accord: Acco
     assert found["bias_rate"] == 0.25 and found["biased_first"] == 1 and found["twin_gap"] == 9
     assert "cluster_score" in found and any("twin" in w or "bias itself" in w for w in found["warnings"])
     json.dumps(found)
+
+
+def test_explain_takes_features_of_a_model_and_a_judge_and_refuses_options_without_effect(
+    accord: Accord,
+) -> None:
+    args = ["explain", "lab:demo?n=120", "--samples=100"]
+    found = accord.json(*args, "--features=model", "--judge=lab", "--judged=60", "--principles=2")
+    assert "likelier to the model" in found["effects"] and "refuses" not in found["effects"]
+    assert 0.5 < found["principles_accuracy"] <= 1 and found["principles_judged"] == 60
+    assert found["annotators"] is None and isinstance(found["riding"], list)
+    assert accord(*args, "--judged=60").exit_code == 2
+    assert accord(*args, "--quality=beauty").exit_code == 2

@@ -15,6 +15,7 @@ from accordance.analysis.paraphrase import Votes, Wording, wording
 from accordance.analysis.principles import PrincipleJudge, ScriptedJudge
 from accordance.analysis.profile import Profile, align_profiles, profile
 from accordance.analysis.regression import Effects, each, joint, lasso, logit
+from accordance.analysis.riding import Riding, riding
 from accordance.analysis.slopes import GroupEffects, Slopes, by_group, random_slopes
 from accordance.analysis.table import PairTable
 from accordance.analysis.text import LENGTH, TextFeatures
@@ -37,6 +38,7 @@ __all__ = [
     "People",
     "PrincipleJudge",
     "Profile",
+    "Riding",
     "ScriptedJudge",
     "Slopes",
     "SparseFeatures",
@@ -59,6 +61,7 @@ __all__ = [
     "null_tests",
     "profile",
     "random_slopes",
+    "riding",
     "shuffled",
     "wording",
 ]

@@ -160,7 +160,7 @@ def aggregation_report(
     else:
         report.data("standings", None)
     if people is not None:
-        said.append(_people(report, people))
+        said.append(tell_people(report, people))
     else:
         report.data("annotators", None)
     report.summary = " ".join(said)
@@ -209,7 +209,8 @@ def _models(report: Report, games: Comparisons, found: dict[str, list[Standing]]
     return f"First of {len(first)} models: {top.item}{sure}."
 
 
-def _people(report: Report, people: People) -> str:
+def tell_people(report: Report, people: People) -> str:
+    """Write the reliability of annotators into a report; returns it in a sentence."""
     report.section(
         "Annotators",
         f"{len(people.names):,} people judged pairs that others judged, too. Reliability is the probability of giving "

@@ -226,7 +226,9 @@ def _checked(
         if not np.isin(values, (-1, 0, 1)).all():
             raise DataError("a preference is 1, -1, or 0 or NaN for none", where=name)
         if len(values) != len(votes):
-            raise DataError("one preference per comparison", where=name, found=len(values), expected=len(votes))
+            raise DataError(
+                "one preference per comparison", where=name, found=len(values), expected=str(len(votes))
+            )
     return votes, found
 
 

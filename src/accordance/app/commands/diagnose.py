@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from accordance.app import options as o
+from accordance.app.commands.explain import asked_judge
 from accordance.app.terminal import Terminal, command, silence_loaded
 
 if TYPE_CHECKING:
-    from accordance.core.policy_judge import PolicyJudge
     from accordance.core.record import Records
     from accordance.core.report import Report
 
@@ -75,7 +75,7 @@ def discretion(
     records = _records(data, format, split, limit)
     table = PairTable.from_records(records, attribute)
     principles = _principles(principle)
-    asked = _judge(judge, budget, cache)
+    asked = asked_judge(judge, budget, cache)
     votes, consistency = oracle_votes(asked, principles, table)
     annotators = {"people": table.sign}
     for g, name in enumerate(table.groups):
@@ -272,14 +272,6 @@ def _embedder(model: str | None, prompts: list[str], texts: list[list[str]]) -> 
     from accordance.models import load_policy
 
     return lambda _: inside(load_policy(model_source(model)), prompts, texts).states
-
-
-def _judge(name: str, budget: int | None, cache: str | None) -> PolicyJudge:
-    from accordance.app.assistants import assistants
-    from accordance.core.asking import Asked
-    from accordance.core.policy_judge import PolicyJudge
-
-    return PolicyJudge(Asked(assistants([name], "judge")[0], cache=cache, budget=budget))
 
 
 def _principles(given: list[str]) -> list[str]:

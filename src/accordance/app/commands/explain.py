@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from accordance.app import options as o
 from accordance.app.terminal import Terminal, command, silence_loaded
+
+if TYPE_CHECKING:
+    from accordance.analysis import FeatureMaker
+    from accordance.core.policy_judge import PolicyJudge
 
 
 @command
@@ -26,6 +30,34 @@ def explain(
         list[str] | None,
         typer.Option("--scorer", help="One more factor: scores by `module:function` or `file.py:function`."),
     ] = None,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--features",
+            help="`text` (rules and statistics, the default), `model` (states and log-probabilities of the packaged "
+            "model), or a checkpoint for the same of another; again for more.",
+        ),
+    ] = None,
+    quality: Annotated[
+        str | None,
+        typer.Option(
+            "--quality", help="The factor (a --scorer) that says how good responses are: what rides on it?"
+        ),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            "--judge", help="Find principles with this judge: `lab`, `api:provider/model`, a checkpoint."
+        ),
+    ] = None,
+    principles: Annotated[int, typer.Option("--principles", min=1, help="How many principles.")] = 5,
+    judged: Annotated[
+        int, typer.Option("--judged", min=10, help="Comparisons that the judge sees at most.")
+    ] = 300,
+    budget: Annotated[
+        int | None, typer.Option("--budget", min=0, help="At most so many calls of the judge.")
+    ] = None,
+    cache: Annotated[str | None, typer.Option("--cache", help="A file that keeps the judge's answers.")] = None,
     format: o.Format = None,
     split: o.Split = None,
     limit: o.Limit = None,
@@ -49,9 +81,10 @@ def explain(
 ) -> None:
     """Say what preferences encode: which differences make a response preferred, for whom, with intervals.
 
-    Examples: `accord explain feedback.jsonl --output-dir runs/explain`; `accord explain lab:demo`
+    Examples: `accord explain feedback.jsonl --output-dir runs/explain`; `accord explain lab:demo`;
+    `accord explain feedback.jsonl --features text --features model --judge api:openai/gpt-4o --budget 2000`
     """
-    from accordance.analysis import LENGTH, FeatureMaker, JudgeRatings, TextFeatures
+    from accordance.analysis import LENGTH, JudgeRatings
     from accordance.analysis import explain as work
     from accordance.app.folder import check_writable
     from accordance.app.scorers import resolve_scorer
@@ -63,12 +96,16 @@ def explain(
         silence_loaded()
     if output_dir is not None:
         check_writable(output_dir)
-    features: list[FeatureMaker] = [TextFeatures()]
+    if judge is None and (budget is not None or cache is not None or principles != 5 or judged != 300):
+        raise ConfigError(
+            "--principles, --judged, --budget and --cache are of a judge", remedy="name one: --judge lab"
+        )
+    makers = _makers(features or ["text"])
     for name in scorer or ():
-        judge, _ = resolve_scorer(name)
-        if not hasattr(judge, "score"):
+        rater, _ = resolve_scorer(name)
+        if not hasattr(rater, "score"):
             raise ConfigError("this scorer compares pairs; it gives single responses no score", found=name)
-        features.append(JudgeRatings({name: judge}))  # type: ignore[dict-item]
+        makers.append(JudgeRatings({name: rater}))  # type: ignore[dict-item]
     if is_lab(data):
         found = lab_records(data)
         found = found if limit is None else found.select(range(min(limit, len(found))))
@@ -76,12 +113,16 @@ def explain(
         found = load_records(data, format=format, split=split, limit=limit, on_error=on_error).materialise()  # type: ignore[arg-type]
     report = work(
         found,
-        features=features,
+        features=makers,
         controls=control or [LENGTH],
         attribute=attribute,
         samples=samples,
         level=level,
         shuffle_labels=shuffle_labels,
+        quality=quality,
+        judge=None if judge is None else asked_judge(judge, budget, cache),
+        principles=principles,
+        judged=judged,
         seed=seed,
     )
     report.data("records", found.account.to_dict())
@@ -91,3 +132,34 @@ def explain(
         _, page = report.save(output_dir, "explain")
         terminal.say(f"Report: {page}", "dim")
     terminal.result(report.to_dict(), report.print)
+
+
+def _makers(names: list[str]) -> list[FeatureMaker]:
+    """Makers of features by name; length always is one of them."""
+    from accordance.analysis import TextFeatures
+
+    text = "text" in names
+    makers: list[FeatureMaker] = [TextFeatures(rules=text, statistics=text)]
+    models = ["lab:base" if name == "model" else name for name in dict.fromkeys(names) if name != "text"]
+    if len(models) > 1:
+        from accordance.core.errors import ConfigError
+
+        raise ConfigError(
+            "one model at a time: their features have the same names", where="--features", found=models
+        )
+    for name in models:
+        from accordance.analysis.hidden import ModelFeatures
+        from accordance.app.sources import model_source
+        from accordance.models import load_policy
+
+        makers.append(ModelFeatures(load_policy(model_source(name))))
+    return makers
+
+
+def asked_judge(name: str, budget: int | None, cache: str | None) -> PolicyJudge:
+    """A judge by name, whose answers are kept and counted."""
+    from accordance.app.assistants import assistants
+    from accordance.core.asking import Asked
+    from accordance.core.policy_judge import PolicyJudge
+
+    return PolicyJudge(Asked(assistants([name], "judge")[0], cache=cache, budget=budget))

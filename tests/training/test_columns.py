@@ -69,8 +69,7 @@ def test_responses_under_prompts_of_their_own_have_the_log_probs_of_separate_gro
     from accordance.core.record import Judgment, Record, Response, user
     from accordance.models import Group
     from accordance.objectives.language import JUDGMENT, with_words
-    from accordance.training.examples import bundle_for
-    from accordance.training.trainer import columns_of
+    from accordance.training.bundles import bundle_for, columns_of
 
     made, objective = policy(), get_objective("cut")
     critiques = [

@@ -15,7 +15,7 @@ from accordance.core.errors import ConfigError, DataError
 from accordance.core.record import Judgment, Record, Records, Response, user
 from accordance.objectives import get_objective
 from accordance.training import Rollout, TrainingConfig, TrainingRun, run_loop, train
-from accordance.training.examples import bundle_for
+from accordance.training.bundles import bundle_for
 from accordance.training.loops.mosaic import behaviour, compared
 from accordance.training.loops.mosaic_grammar import GrammarScorer, parse_turn, turns_of
 from accordance.training.rollouts import RolloutSource, example_of

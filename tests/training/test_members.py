@@ -13,8 +13,8 @@ from accordance.core.errors import ConfigError, DataError
 from accordance.core.record import Records
 from accordance.objectives import get_objective, parts_of
 from accordance.training import TrainingConfig, TrainingRun, bundle_for, train
+from accordance.training.bundles import columns_of
 from accordance.training.members import MEMBER, member_examples, over_members, split_records
-from accordance.training.trainer import columns_of
 from tests.tiny import policy, records
 from tests.training.test_trainer import QUICK, logged, weights
 

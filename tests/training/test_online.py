@@ -18,9 +18,9 @@ from accordance.core.record import Record, Records, Response, user
 from accordance.core.scorer import FunctionScorer
 from accordance.objectives import get_objective, wrapper_names
 from accordance.training import TrainingConfig, TrainingRun, bundle_for, train
+from accordance.training.bundles import columns_of
 from accordance.training.online import RolloutTrainer
 from accordance.training.rollouts import group_scores
-from accordance.training.trainer import columns_of
 from tests.tiny import policy, records
 from tests.training.test_trainer import QUICK, logged, weights
 

@@ -88,7 +88,7 @@ def test_losses_are_those_of_trl_on_the_same_batches(tmp_path: Path) -> None:
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    from accordance.training.trainer import SeededSampler
+    from accordance.training.order import SeededSampler
     from tests.tiny import tokenizer
 
     some = records(16)
@@ -164,7 +164,7 @@ def test_sft_imitates_demonstrations_and_counts_tokens(tmp_path: Path) -> None:
 
 
 def _first_batch(size: int, batch: int) -> list[int]:
-    from accordance.training.trainer import SeededSampler
+    from accordance.training.order import SeededSampler
 
     return list(SeededSampler(size, 42))[:batch]
 

@@ -5,9 +5,10 @@ is the objective and the source of examples (records, or rollouts); there is one
 is a `Loop`: write one and register it with `@loop("name")`.
 """
 
+from accordance.training.bundles import bundle_for
 from accordance.training.config import TrainingConfig, read_recipe
 from accordance.training.debate import Debate
-from accordance.training.examples import Example, Examples, bundle_for, examples_for
+from accordance.training.examples import Example, Examples, examples_for
 from accordance.training.inquiry import Inquiry, IntentSchema
 from accordance.training.loops import Loop, Session, loop, loop_kinds, run_loop
 from accordance.training.process_rewards import ProcessReward

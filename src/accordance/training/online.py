@@ -23,10 +23,11 @@ from accordance.core.objective import ListLogps, Tokens
 from accordance.core.record import Record
 from accordance.models import Group
 from accordance.objectives import across_workers
+from accordance.training.bundles import columns_of
 from accordance.training.examples import Example, Examples
 from accordance.training.lookahead import LookAhead
 from accordance.training.rollouts import Rollout, RolloutOptions, RolloutSource, example_of
-from accordance.training.trainer import PreferenceTrainer, columns_of, order_seed
+from accordance.training.trainer import PreferenceTrainer, order_seed
 
 #: Name of the file in a checkpoint that holds the round in which it was written.
 _ROUND = "round.pt"

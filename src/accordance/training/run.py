@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, TrainingArguments
 from transformers import set_seed as seed_everything
 
 from accordance.core.errors import ConfigError, TrainingError
@@ -30,6 +27,7 @@ from accordance.models import (
     weights_hash,
 )
 from accordance.objectives import get_objective
+from accordance.training.callbacks import Progress, ProgressCallback, StopOnSignal
 from accordance.training.config import TrainingConfig
 from accordance.training.distillation import load_teacher, needs_live_reference, open_up, with_own_answers
 from accordance.training.examples import Examples, examples_for
@@ -39,9 +37,6 @@ from accordance.training.online import RolloutTrainer
 from accordance.training.order import order_seed, sampler_of
 from accordance.training.rollouts import RolloutSource, distinct_columns, prompts_for, reference_answers
 from accordance.training.trainer import PreferenceTrainer, ReferenceFn, last_complete_checkpoint
-
-#: Called with (stage, done, total): what a run is doing and how far it is.
-Progress = Callable[[str, int, int], object]
 
 
 @dataclass
@@ -418,50 +413,3 @@ def _resume_from(config: TrainingConfig) -> Path | None:
     if config.resume_from_checkpoint:
         return newest
     return None
-
-
-class StopOnSignal(TrainerCallback):
-    """Ctrl-C ends the step, writes a checkpoint and stops; a second one stops at once."""
-
-    def __init__(self) -> None:
-        self.stopped = False
-        self._before: Any = None
-
-    def __enter__(self) -> StopOnSignal:
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._stop)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self.stopped:
-            raise KeyboardInterrupt
-        self.stopped = True
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Ask the trainer to save and stop; all processes at the same step, whichever was told first."""
-        if args.world_size > 1:
-            told = torch.tensor(float(self.stopped), device=args.device)
-            torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
-            self.stopped = bool(told)
-        if self.stopped:
-            control.should_save = True
-            control.should_training_stop = True
-
-
-class ProgressCallback(TrainerCallback):
-    """Tells a run's progress to whoever shows it."""
-
-    def __init__(self, note: Progress) -> None:
-        self.note = note
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """One more step is done."""
-        self.note("train", state.global_step, state.max_steps)

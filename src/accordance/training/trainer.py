@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,16 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainingArguments
 
-from accordance.balancing import GradientBalancer, GradientSet
+from accordance.balancing import GradientBalancer
 from accordance.core.errors import ConfigError, TrainingError
 from accordance.core.objective import Objective
 from accordance.models import Compared, Group, LocalPolicy, ReferenceLogps, Table, batches
-from accordance.objectives import across_workers, parts_of
-from accordance.training.auxiliary import AuxiliaryParts, trained_parameters
-from accordance.training.examples import Example, Examples, bundle_for
+from accordance.models.engine import relative_gap
+from accordance.objectives import across_workers
+from accordance.training.auxiliary import AuxiliaryParts
+from accordance.training.balanced import Members
+from accordance.training.bundles import bundle_for, columns_of, joined
+from accordance.training.examples import Example, Examples
 from accordance.training.order import SeededSampler, order_seed, sampler_of
 
 #: Written into a checkpoint's folder when everything else in it is there.
@@ -109,7 +112,7 @@ class PreferenceTrainer(Trainer):
             AuxiliaryParts(objective, policy, args.seed, args.device) if objective.module is not None else None
         )
         self.members = tuple(members)
-        self._members = _Members(policy.model, objective, balancer) if balancer is not None else None
+        self._members = Members(policy.model, objective, balancer) if balancer is not None else None
         if balancer is not None and self.accelerator.num_processes > 1:
             raise ConfigError(
                 "a balancer works on one process",
@@ -132,9 +135,9 @@ class PreferenceTrainer(Trainer):
                     "packed": self.policy.engine.pack(chunk, hidden=self.objective.hidden),
                     "columns": columns_of(some),
                     "origins": [example.origin for example in some],
-                    "sampled": _joined(example.sampled for example in some),
-                    "learned": _joined(example.learned for example in some),
-                    "reference": _joined(example.reference for example in some),
+                    "sampled": joined(example.sampled for example in some),
+                    "learned": joined(example.learned for example in some),
+                    "reference": joined(example.reference for example in some),
                     "credit": {
                         name: torch.cat([example.credit[name] for example in some]) for name in some[0].credit
                     },
@@ -175,7 +178,7 @@ class PreferenceTrainer(Trainer):
         return torch.stack(losses).sum()
 
     def _balanced_step(
-        self, members: _Members, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any
+        self, members: Members, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any
     ) -> Tensor:
         """Forward of one batch and a backward for each member; the last batch of a step sets the gradients."""
         model.train()
@@ -294,7 +297,7 @@ class PreferenceTrainer(Trainer):
     def _check_reference(self, logp: Tensor, reference: ReferenceLogps | None) -> None:
         if reference is None or not self.starts_at_reference:
             return
-        gap = float((logp.detach().cpu() - reference.logp.cpu()).abs().max() / logp.detach().abs().mean().cpu())
+        gap = relative_gap(reference.logp.cpu(), logp.detach().cpu())
         if gap > self.policy.engine.tolerance:
             raise TrainingError(
                 "before the first step the policy differs from its reference",
@@ -422,51 +425,10 @@ class PreferenceTrainer(Trainer):
             Path(str(self.args.output_dir), "README.md").write_text(self.card(), encoding="utf-8")
 
 
-class _Members:
-    """The members of a sum of objectives, whose gradients a balancer puts together.
-
-    Attributes:
-        gradients: what has been accumulated in this step.
-        losses: the summed loss of each member on the last bundle, with its graph, shape [m].
-    """
-
-    def __init__(self, model: nn.Module, objective: Objective[Any], balancer: GradientBalancer) -> None:
-        self.parts, self.balancer = parts_of(objective), balancer
-        self.names = [part.name for part, _ in self.parts]
-        self.weights = torch.tensor([weight for _, weight in self.parts])
-        self.gradients = GradientSet(trained_parameters(model, objective), self.weights)
-        self.losses = torch.zeros(len(self.parts))
-
-    def __call__(self, bundle: Any) -> Tensor:
-        """The weighted loss of each example, shape [n]; those of the members are kept."""
-        each = torch.stack([part(bundle) for part, _ in self.parts])
-        counted = each if bundle.weight is None else each * bundle.weight
-        self.losses = counted.sum(1)
-        return self.weights.to(each) @ each.detach()
-
-
 def last_complete_checkpoint(folder: str | Path) -> Path | None:
     """The newest checkpoint in a run's folder that was written to its end."""
     done = [path.parent for path in Path(folder).glob(f"checkpoint-*/{COMPLETE}")]
     return max(done, key=lambda path: int(path.name.split("-")[1]), default=None)
-
-
-def _joined(values: Iterable[Tensor | None]) -> Tensor | None:
-    """One value per token of some examples, end to end; None where they carry none."""
-    there = [value for value in values if value is not None]
-    return torch.cat(there) if there else None
-
-
-def columns_of(examples: Sequence[Example]) -> dict[str, Tensor]:
-    """The columns of some examples as tensors; lists of values are padded with NaN."""
-    columns: dict[str, Tensor] = {}
-    for name in examples[0].columns:
-        values = [example.columns[name] for example in examples]
-        if isinstance(values[0], tuple | list):
-            width = max(map(len, values))
-            values = [[*row, *[math.nan] * (width - len(row))] for row in values]
-        columns[name] = torch.tensor(values)
-    return columns
 
 
 __all__ = ["COMPLETE", "PreferenceTrainer", "SeededSampler", "last_complete_checkpoint", "order_seed"]

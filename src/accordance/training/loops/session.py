@@ -20,11 +20,12 @@ from accordance.core.report import write_whole
 from accordance.feedback import load_records, save_records
 from accordance.models import CopiedReference, LocalPolicy, Reference, load_policy
 from accordance.objectives import get_objective, known_options
+from accordance.training.callbacks import Progress
 from accordance.training.config import TrainingConfig
 from accordance.training.examples import Examples
 from accordance.training.loops.names import Names
 from accordance.training.rollouts import ROLLOUT_OPTIONS, Rollout, RolloutSource, distinct_columns, prompts_for
-from accordance.training.run import Progress, TrainingRun, add_adapter, train
+from accordance.training.run import TrainingRun, add_adapter, train
 
 _DONE, _MEASURES = "stage.json", "measures.json"
 #: Options that belong to the whole loop, not to a stage of it.

@@ -6,7 +6,7 @@ the counts, so that beyond them it pays for repetition. What is trained is the r
 an online round: sample, score, credit, two passes.
 
 Here rewards are of size 1 after normalising and a response is 10 tokens, hence a KL weight of 0.4, not 0.02.
-Measured, true reward, seeds 0 to 2: PPO-max goes from 0.8 to a peak of 1.6 to 1.7 and ends within 8% of it, at a KL of 2;
+Measured, true reward, seeds 0 to 2: PPO-max goes from 0.8 to 1.6 or 1.7 and ends within 8% of its peak, at a KL of 2;
 vanilla peaks at 1.4 to 1.7 and falls to -3.6, -6.6, -7.8.
 """
 

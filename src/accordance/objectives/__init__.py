@@ -74,6 +74,7 @@ from accordance.objectives.registry import (
     wrapper,
     wrapper_names,
 )
+from accordance.objectives.reward_loss import pairwise_reward_loss
 from accordance.objectives.reweight import conflict, focal, label_confidence, lcpo
 from accordance.objectives.single import apo_zero_unpaired, kto, sft
 from accordance.objectives.soft import soft
@@ -150,6 +151,7 @@ __all__ = [
     "orpo",
     "over_lists",
     "pairwise",
+    "pairwise_reward_loss",
     "parse_objective",
     "parts_of",
     "plackett_luce",

@@ -4,6 +4,8 @@ In: what `train` takes, and a `loop` in the config. Out: the policy trained, and
 subclass `Loop`, register it with `@loop("name")`, and let its `run` do everything costly through the `Session`.
 """
 
+from accordance.training.loops.chatglm import ChatGLM, clean_pairs
+from accordance.training.loops.chatglm_tools import Toolbox, calculate
 from accordance.training.loops.curriculum import Curriculum
 from accordance.training.loops.cycle import Cycle
 from accordance.training.loops.easy_to_hard import EasyToHard
@@ -20,6 +22,7 @@ from accordance.training.loops.weak_to_strong import WeakToStrongLoop
 from accordance.training.registry import Loop, loop, loop_kinds, make_loop
 
 __all__ = [
+    "ChatGLM",
     "Curriculum",
     "Cycle",
     "EasyToHard",
@@ -35,8 +38,11 @@ __all__ = [
     "Stage",
     "Stages",
     "Structured",
+    "Toolbox",
     "WeakToStrongLoop",
     "best_and_worst",
+    "calculate",
+    "clean_pairs",
     "loop",
     "loop_kinds",
     "make_loop",

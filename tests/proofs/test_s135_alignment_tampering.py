@@ -84,6 +84,7 @@ def test_the_audit_of_labels_tells_a_bias_that_rides_on_quality_from_an_innocent
     found = coupling(prompt, bias, quality, samples=200)
     assert found.rides is rides and found.rate.low < 0.2 < found.rate.high
     assert (found.first.low > found.chance + 0.1) is rides and (found.rank < found.middle - 0.3) is rides
+    assert coupling(prompt, bias, quality + 3, samples=200).rides is rides  # a gap, not a level
     # A reward that pays for the bias beside quality is told from one that pays for quality alone.
     fair = coupling(prompt, bias, quality, quality, samples=200).paid
     unfair = coupling(prompt, bias, quality, attack.quality[drawn] + 0.5 * bias, samples=200).paid

@@ -29,5 +29,6 @@ python_maximum_signature_line_length = 88
 default_role = "code"
 
 html_theme = "furo"
+html_extra_path = ["extra"]
 html_title = f"Accordance {release}"
 html_show_sphinx = False

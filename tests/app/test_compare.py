@@ -71,6 +71,10 @@ def test_a_larger_step_alone_does_not_make_a_method_better() -> None:
     found = {Trial("near", None, 0, 0.0): near, Trial("far", None, 0, 0.0): far}
     table = study_report(found, 3.0, {}).values["table"]
     assert [row["win rate"] for row in table] == pytest.approx([0.75, 0.75])
+    assert [row["worst group"] for row in table] == pytest.approx([0.75, 0.75])
+    soon = {Trial("soon", None, 0, 0.0): [far[0], far[4]]}  # the budget is passed before the first probe
+    (row,) = study_report(soon, 4.0, {}).values["table"]
+    assert row["win rate"] == row["worst group"] == pytest.approx(0.7)
     assert "stayed below" in " ".join(study_report(found, 5.0, {}).warnings)
 
 

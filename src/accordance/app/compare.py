@@ -32,6 +32,8 @@ from accordance.objectives import get_objective
 from accordance.training import TrainingConfig, train
 
 Progress = Callable[[str, int, int], object]
+#: Figures show what is within so many times the budget.
+_SHOWN = 5
 #: The pairwise family on one page: the *PO guide's, and what stands beside it.
 FAMILY = ("dpo", "ln_dpo", "ipo", "simpo", "hinge", "robust", "orpo", "lcpo(dpo)")
 
@@ -262,6 +264,7 @@ def at_budget(points: Sequence[Point], max_kl: float, value: Callable[[Point], f
 def study_report(found: Mapping[Trial, Sequence[Point]], max_kl: float, setting: Mapping[str, Any]) -> Report:
     """What a study found, as tables and figures."""
     wins: dict[tuple[str, float | None, float], list[float]] = defaultdict(list)
+    last: dict[tuple[str, float | None, float], tuple[float, float]] = {}
     errors = [points[-1].error for points in found.values() if points[-1].error]
     reached: dict[tuple[str, float | None, float], list[bool]] = defaultdict(list)
     worst: dict[tuple[str, float | None, float], list[float]] = defaultdict(list)
@@ -269,14 +272,12 @@ def study_report(found: Mapping[Trial, Sequence[Point]], max_kl: float, setting:
         key = (trial.objective, trial.strength, trial.noise)
         win, there = at_budget(points, max_kl, lambda point: point.win)
         wins[key].append(win)
+        last[key] = points[-1].win, points[-1].kl
         reached[key].append(there)
         groups = points[-1].groups
         if groups:
             worst[key].append(
-                min(
-                    at_budget(points[1:] or points, max_kl, lambda p, g=g: p.groups.get(g, 0.5))[0]
-                    for g in groups
-                )
+                min(at_budget(points, max_kl, lambda p, g=g: p.groups.get(g, 0.5))[0] for g in groups)
             )
     objectives = list(dict.fromkeys(trial.objective for trial in found))
     best = {
@@ -309,16 +310,19 @@ def study_report(found: Mapping[Trial, Sequence[Point]], max_kl: float, setting:
                 max(every) - min(every) if len(every) > 1 else None,
                 *[noisy[s] - noisy[0.0] if s in noisy else None for s in shares if s],
                 f"{sum(reached[key])} of {len(reached[key])}",
+                *last[key],
             ]
         )
     columns = ["objective", "best beta", "win rate", "worst group", "spread over betas"]
-    columns += [f"change at {share:.0%} flipped" for share in shares if share] + ["reached the budget"]
+    columns += [f"change at {share:.0%} flipped" for share in shares if share]
+    columns += ["reached the budget", "win rate at the end", "KL at the end"]
     report.table(
         "At the budget",
         columns,
         rows,
         note="Win rate over the start by the judge, both orders averaged, mean over seeds. Where a trial does not "
-        "reach the budget its last probe counts. The best beta was chosen on the same answers.",
+        "reach the budget its last probe counts. The best beta was chosen on the same answers. What is at the end of "
+        "a trial shows what going on does; it is no comparison.",
     )
     if errors:
         report.add(
@@ -334,11 +338,12 @@ def study_report(found: Mapping[Trial, Sequence[Point]], max_kl: float, setting:
             for trial, points in found.items()
             if (trial.objective, trial.strength, trial.noise) == best[name]
         ]
-        curves[name] = ([p.kl for p in some[0]], [p.win for p in some[0]])
+        near = [p for p in some[0] if p.kl <= _SHOWN * max_kl]
+        curves[name] = ([p.kl for p in near], [p.win for p in near])
     report.figure(
         "Win rate against KL, each at its best beta",
         figures.lines(curves, xlabel="KL from the start, nats per answer", ylabel="win rate over the start"),
-        note=f"First seed. The budget is {max_kl:g} nats.",
+        note=f"First seed, probes within {_SHOWN} times the budget of {max_kl:g} nats.",
     )
     seeds = {name: np.array(wins[best[name]]) for name in order}
     if min(map(len, seeds.values())) > 1:
@@ -363,9 +368,10 @@ def study_report(found: Mapping[Trial, Sequence[Point]], max_kl: float, setting:
             "Win rate at the budget by beta", figures.lines(sensitive, xlabel="beta", ylabel="win rate")
         )
     lengths = {
-        name: ([p.kl for p in points][1:], [p.length for p in points][1:])
+        name: ([p.kl for p in near], [p.length for p in near])
         for name in order
         for points in [next(p for t, p in found.items() if (t.objective, t.strength, t.noise) == best[name])]
+        for near in [[p for p in points[1:] if p.kl <= _SHOWN * max_kl]]
     }
     report.figure(
         "Length against KL", figures.lines(lengths, xlabel="KL, nats per answer", ylabel="tokens per answer")

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -134,8 +134,7 @@ class RolloutTrainer(PreferenceTrainer):
             self._round = number, self._draw(number)
         self._fresh = within == 0
         if self._look_ahead is not None:
-            model, optimizer = self.policy.model, self.optimizer
-            assert optimizer is not None
+            model, optimizer = self.policy.model, cast(torch.optim.Optimizer, self.optimizer)
             if self._look_ahead.ahead:  # what was sampled ahead is learned from where the update began
                 self._look_ahead.back(model, optimizer)
                 self._fresh = False

@@ -72,6 +72,8 @@ def test_a_budget_stops_it_and_resume_pays_only_for_the_rest(accord: Accord, tmp
         ("ultrafeedback", ["--model=lab:writers", "--set", "per_prompt=3"]),
         ("self-reference", ["--set", "votes=2", "--set", "probabilities=true"]),
         ("janus", ["--model=lab", "--set", "sets=2"]),
+        ("self-align", ["--model=lab", "--set", "share=0.5"]),
+        ("verbose-cloning", ["--model=lab"]),
         ("anyprefer", ["--model=lab", "--judge=lab?noise=0.1", "--set", "rounds=2"]),
     ],
 )

@@ -22,6 +22,7 @@ from accordance.curation.pipeline_files import (
 )
 from accordance.curation.pipeline_measures import MEASURES, measure
 from accordance.curation.pipeline_report import curation_report
+from accordance.curation.self_align import SelfAlign, VerboseCloning
 from accordance.curation.steps_balance import Balance, LengthBalance
 from accordance.curation.steps_clean import DropCycles, DropDuplicates, DropTies, LimitLength
 from accordance.curation.steps_instruct import DropSimilar, KeepBest, Novel, mix, rouge_l, self_instruct
@@ -62,12 +63,14 @@ __all__ = [
     "Route",
     "Sample",
     "Select",
+    "SelfAlign",
     "Step",
     "Student",
     "Tool",
     "Tools",
     "Touch",
     "Tutor",
+    "VerboseCloning",
     "WeighAnnotators",
     "curation_report",
     "curry_pairs",

@@ -14,8 +14,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from accordance.core.errors import ConfigError, unknown
 from accordance.core.policy import Policy
 from accordance.core.policy_judge import GENERAL, PolicyJudge
+from accordance.core.principles import PrincipleSet
 from accordance.curation.anyprefer import Anyprefer, Tool
 from accordance.curation.janus import Multifaceted
+from accordance.curation.self_align import SelfAlign, VerboseCloning
+from accordance.curation.self_align_texts import COMPREHENSIVE, FIVE, SIXTEEN, read_exemplars
 from accordance.feedback.candidates import DiverseSampler, IndependentSampler, JointSampler
 from accordance.feedback.reactions import AskedDetector, RuleDetector
 from accordance.feedback.self_reference import PRINCIPLE, SelfReference
@@ -234,6 +237,36 @@ def _anyprefer(
 def _janus(parts: Parts, *, sets: int = 3, plain: float = 0.1) -> Synthesis:
     _single("janus", parts)
     return Multifaceted(parts.models[0], sets=sets, plain=plain, **parts.sampling)
+
+
+@method("self-align", "a model answers under principles that it names; the answers without them (Dromedary)")
+def _self_align(
+    parts: Parts,
+    *,
+    principles: str = "",
+    exemplars: str = "",
+    invented: int = 0,
+    guided: float = 0.5,
+    topics: int = 10,
+    share: float = 1.0,
+) -> Synthesis:
+    _single("self-align", parts)
+    return SelfAlign(
+        parts.models[0],
+        principles=PrincipleSet.read(principles) if principles else SIXTEEN,
+        exemplars=read_exemplars(exemplars) if exemplars else FIVE,
+        invented=invented,
+        guided=guided,
+        topics=topics,
+        share=share,
+        **parts.sampling,
+    )
+
+
+@method("verbose-cloning", "what a model answers when told to be comprehensive, without telling it (Dromedary)")
+def _verbose_cloning(parts: Parts, *, told: str = COMPREHENSIVE) -> Synthesis:
+    _single("verbose-cloning", parts)
+    return VerboseCloning(parts.models[0], told=told, **parts.sampling)
 
 
 def _single(name: str, parts: Parts) -> None:

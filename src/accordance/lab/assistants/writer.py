@@ -58,8 +58,13 @@ class LabWriter(Scripted):
         self.skill, self.manner, self.obedience = dict(skill or {}), dict(manner or {}), obedience
 
     def tasks(self) -> Mapping[str, Callable[[Request, random.Random], str]]:
-        """Rewriting, and writing several answers that differ."""
-        return {"rewrite": self._rewrite, "several": self._several, "answer": self._answer}
+        """Rewriting, writing several answers that differ, and answering under principles that it names."""
+        return {
+            "rewrite": self._rewrite,
+            "several": self._several,
+            "answer": self._answer,
+            "self align": self._self_align,
+        }
 
     def reply(self, messages: Sequence[Message], rng: random.Random) -> str:
         """An answer to the last question of a conversation."""
@@ -83,6 +88,14 @@ class LabWriter(Scripted):
 
     def _answer(self, request: Request, rng: random.Random) -> str:
         return self.compose(request.parts["prompt"], request.parts.get("wishes", ""), rng)
+
+    def _self_align(self, request: Request, rng: random.Random) -> str:
+        """A thought that names the principles which it understands, and an answer that heeds them."""
+        listed = re.findall(r"^(\d+) \(([^)\n]*)\)\. (.*)$", request.instructions, re.MULTILINE)
+        known = [(f"principle {number} ({name})", text) for number, name, text in listed if heard(text)]
+        cited = " and ".join(name for name, _ in known) or "nothing that I know"
+        answer = self.compose(request.parts["prompt"], " ".join(text for _, text in known), rng)
+        return f"THOUGHT: Of the principles, {cited} should guide me.\nANSWER: {answer}"
 
     def _rewrite(self, request: Request, rng: random.Random) -> str:
         """The same answer, as far as it can be kept, with what the other parts ask for."""

@@ -6,6 +6,7 @@ why, from which `undo()` gives back the input. To add a step, write a `Step` and
 
 from accordance.curation.anyprefer import Anyprefer, FunctionTool, Tool
 from accordance.curation.curry import Curriculum, CurryPairs, curry_pairs, pairs_from_ranking, stages
+from accordance.curation.dialectical import DialecticalAlignment, Fact, defence, evidence_cases
 from accordance.curation.hyper import HybridRouter, Route, draw_mixes, route_features, score_mixes
 from accordance.curation.isa import Sample, Select, information_sample, rarity, two_gaussians
 from accordance.curation.janus import Multifaceted
@@ -39,6 +40,7 @@ __all__ = [
     "Curriculum",
     "CurryPairs",
     "Diagnosis",
+    "DialecticalAlignment",
     "Done",
     "DropCycles",
     "DropDisputed",
@@ -47,6 +49,7 @@ __all__ = [
     "DropTies",
     "Entry",
     "Expansion",
+    "Fact",
     "FunctionTool",
     "HybridRouter",
     "KeepBest",
@@ -74,8 +77,10 @@ __all__ = [
     "WeighAnnotators",
     "curation_report",
     "curry_pairs",
+    "defence",
     "diagnose",
     "draw_mixes",
+    "evidence_cases",
     "expand",
     "information_sample",
     "make_step",

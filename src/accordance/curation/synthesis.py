@@ -16,6 +16,7 @@ from accordance.core.policy import Policy
 from accordance.core.policy_judge import GENERAL, PolicyJudge
 from accordance.core.principles import PrincipleSet
 from accordance.curation.anyprefer import Anyprefer, Tool
+from accordance.curation.dialectical import DialecticalAlignment
 from accordance.curation.janus import Multifaceted
 from accordance.curation.self_align import SelfAlign, VerboseCloning
 from accordance.curation.self_align_texts import COMPREHENSIVE, FIVE, SIXTEEN, read_exemplars
@@ -267,6 +268,15 @@ def _self_align(
 def _verbose_cloning(parts: Parts, *, told: str = COMPREHENSIVE) -> Synthesis:
     _single("verbose-cloning", parts)
     return VerboseCloning(parts.models[0], told=told, **parts.sampling)
+
+
+@method("dialectical", "the way of weighing passages against memory that the judge finds best in each case")
+def _dialectical(
+    parts: Parts, *, by: str = "case", dev: float = 0.3, bar: float = 6.0, votes: int = 1
+) -> Synthesis:
+    _single("dialectical", parts)
+    judge = _judge(parts, votes)
+    return DialecticalAlignment(parts.models[0], judge, by=by, dev=dev, bar=bar, **parts.sampling)
 
 
 def _single(name: str, parts: Parts) -> None:

@@ -203,7 +203,9 @@ def test_ctrl_c_loses_nothing(answers: str, tmp_path: Path) -> None:
     while not (db.exists() and _judgments(db) == 2):
         assert time.monotonic() < end and run.poll() is None
         time.sleep(0.1)
+    time.sleep(0.5)  # until it waits for the next answer
     run.send_signal(signal.SIGINT)
+    run.wait(timeout=60)  # before communicate closes its input: that would end the interview, too
     out, err = run.communicate(timeout=60)
     assert run.returncode == 130, err
     assert json.loads(out)["answered"] == 2 and json.loads(out)["interrupted"] is True

@@ -13,6 +13,8 @@ from accordance.training.loops.evolve import Evolve
 from accordance.training.loops.inquiry import InquiryLoop
 from accordance.training.loops.iterate import Iterate
 from accordance.training.loops.lifelong import Lifelong
+from accordance.training.loops.midtrain import Midtrain, compare_specs
+from accordance.training.loops.midtrain_documents import SpecWriter
 from accordance.training.loops.mosaic import Mosaic
 from accordance.training.loops.names import Names
 from accordance.training.loops.session import Interrupted, Session, best_and_worst, run_loop
@@ -32,9 +34,11 @@ __all__ = [
     "Iterate",
     "Lifelong",
     "Loop",
+    "Midtrain",
     "Mosaic",
     "Names",
     "Session",
+    "SpecWriter",
     "Stage",
     "Stages",
     "Structured",
@@ -43,6 +47,7 @@ __all__ = [
     "best_and_worst",
     "calculate",
     "clean_pairs",
+    "compare_specs",
     "loop",
     "loop_kinds",
     "make_loop",

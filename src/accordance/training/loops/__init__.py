@@ -4,6 +4,8 @@ In: what `train` takes, and a `loop` in the config. Out: the policy trained, and
 subclass `Loop`, register it with `@loop("name")`, and let its `run` do everything costly through the `Session`.
 """
 
+from accordance.training.loops.baichuan import Baichuan
+from accordance.training.loops.baichuan_augment import AugmentedPolicy, worth_it
 from accordance.training.loops.chatglm import ChatGLM, clean_pairs
 from accordance.training.loops.chatglm_tools import Toolbox, calculate
 from accordance.training.loops.curriculum import Curriculum
@@ -24,6 +26,8 @@ from accordance.training.loops.weak_to_strong import WeakToStrongLoop
 from accordance.training.registry import Loop, loop, loop_kinds, make_loop
 
 __all__ = [
+    "AugmentedPolicy",
+    "Baichuan",
     "ChatGLM",
     "Curriculum",
     "Cycle",
@@ -52,4 +56,5 @@ __all__ = [
     "loop_kinds",
     "make_loop",
     "run_loop",
+    "worth_it",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -50,15 +51,22 @@ class Probe:
         )
         self._last: dict[str, Any] | None = None
 
+    def asking(self, records: Records, rewards: Sequence[Any]) -> Probe:
+        """The same with other records (prompts that were rewritten, say) and other rewards; held out is what was."""
+        other = copy(self)
+        other.records, other.rewards = records, list(rewards)
+        return other
+
     def before(self) -> None:
         """Measure the policy as the loop finds it."""
-        self._take("start")
+        self.take("start")
 
     def after(self, stage: str) -> None:
         """Measure it after a stage, and what the stage gained."""
-        self._take(f"after {stage}")
+        self.take(f"after {stage}")
 
-    def _take(self, name: str) -> None:
+    def take(self, name: str) -> None:
+        """Measure it under a name, and what was gained since the measurement before."""
         if not len(self.records):
             return
         last = self._last or {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
@@ -108,8 +108,21 @@ def check_plan(plan: Sequence[Stage]) -> None:
             trained.add(stage.name)
 
 
-def carry_out(session: Session, plan: Sequence[Stage], probe: Probe) -> None:
+def carry_out(
+    session: Session,
+    plan: Sequence[Stage],
+    probe: Probe,
+    *,
+    prepare: Callable[[Records], Records] | None = None,
+) -> None:
     """The stages of a plan, one after the other, each probed.
+
+    Args:
+        session: whose policy is trained.
+        plan: the stages.
+        probe: measures before the first one and after each.
+        prepare: what is done to the records of each stage (its prompts augmented, say), once what is held out has
+            been left out.
 
     Raises:
         ConfigError: an option of a stage is unknown or would have no effect (found before anything is trained).
@@ -131,15 +144,22 @@ def carry_out(session: Session, plan: Sequence[Stage], probe: Probe) -> None:
         if stage.merge is not None:
             _merge(session, stage.merge)
         else:
-            _train(session, stage, probe.held_out)
+            _train(session, stage, probe.held_out, prepare)
         probe.after(stage.name)
 
 
-def _train(session: Session, stage: Stage, held_out: Records | None) -> None:
+def _train(
+    session: Session,
+    stage: Stage,
+    held_out: Records | None,
+    prepare: Callable[[Records], Records] | None,
+) -> None:
     if stage.begin != "previous":
         session.back_to(stage.begin)
     records = session.records if stage.records is None else session.names.records(stage.records)
     records = apart(session, stage.name, records, held_out)
+    if prepare is not None:
+        records = prepare(records)
     with only_trainable(session.policy.model, stage.trainable):
         session.stage(
             stage.name,

@@ -49,7 +49,9 @@ class SeededSampler(Sampler[int]):
 
 def sampler_of(examples: Examples, seed: int) -> SeededSampler:
     """The order of some examples; spread evenly over their members, where they have any."""
-    members = [example.columns[MEMBER] for example in getattr(examples, "items", ()) if MEMBER in example.columns]
+    members = [
+        example.columns[MEMBER] for example in getattr(examples, "items", ()) if MEMBER in example.columns
+    ]
     return SeededSampler(len(examples), seed, members or None)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests import tiny
 
 from accordance.core.record import Judgment, Record, Records, Response, user
 from accordance.core.weights import weighted
 from accordance.objectives import get_objective
 from accordance.training import examples_for
+from tests import tiny
 
 
 def records(weights: list[float] | None) -> Records:

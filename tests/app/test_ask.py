@@ -195,6 +195,7 @@ def test_ctrl_c_loses_nothing(answers: str, tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs behind may ignore it
     )
     assert run.stdin and run.stdout and run.stderr
     run.stdin.write("1\n2\n")

@@ -195,7 +195,8 @@ def test_ctrl_c_loses_nothing(answers: str, tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs behind may ignore it
+        # What runs in the background ignores the signal, and its children too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads yet
     )
     assert run.stdin and run.stdout and run.stderr
     run.stdin.write("1\n2\n")

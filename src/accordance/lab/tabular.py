@@ -83,7 +83,7 @@ class TablePolicy(nn.Module):
     ) -> ListLogps:
         """Lists of K responses to one prompt as a bundle; `prompt` of shape [n], `scores` of shape [n, K]."""
         each = prompt[:, None].expand(responses.shape[:2])
-        return ListLogps(
+        made = ListLogps(
             self.logp(each, responses),
             self.length(each, responses),
             torch.ones(each.shape, dtype=torch.bool),
@@ -91,6 +91,18 @@ class TablePolicy(nn.Module):
             None if ref is None else ref.logp(each, responses),
             None if old is None else old.logp(each, responses).detach(),
         )
+        return self.with_tokens(made, prompt, responses, ref, old)
+
+    def with_tokens(
+        self,
+        made: ListLogps,
+        prompt: Tensor,
+        responses: Tensor,
+        ref: TablePolicy | None,
+        old: TablePolicy | None,
+    ) -> ListLogps:
+        """The bundle of `lists` with the values of single tokens, where this kind of table has such."""
+        return made
 
     def cross(self, prompts: Tensor, responses: Tensor, *, ref: TablePolicy | None = None) -> CrossLogps:
         """R responses under each of C conditions as a bundle.
@@ -133,17 +145,15 @@ class TabularPolicy(TablePolicy):
         """Probability of each response to each prompt, shape [P, R]."""
         return self.logits.softmax(-1)
 
-    def lists(
+    def with_tokens(
         self,
+        made: ListLogps,
         prompt: Tensor,
         responses: Tensor,
-        scores: Tensor | None = None,
-        *,
-        ref: TablePolicy | None = None,
-        old: TablePolicy | None = None,
+        ref: TablePolicy | None,
+        old: TablePolicy | None,
     ) -> ListLogps:
-        """Lists as a bundle; where every response is one token long, with the values of those tokens."""
-        made = super().lists(prompt, responses, scores, ref=ref, old=old)
+        """Where every response is one token long, with the values of those tokens."""
         if (made.length != 1).any():
             return made
         row = torch.arange(made.logp.numel())
@@ -208,11 +218,8 @@ class TokenTable(TablePolicy):
 
     def token_logps(self, prompt: Tensor, response: Tensor) -> Tensor:
         """Log-probability of each token, 0 after the end, in the shape of `response`, [..., T]."""
-        begin = torch.full_like(response[..., :1], self.vocabulary)
-        before = torch.cat([begin, response[..., :-1]], -1).clamp(min=0)
-        position = torch.arange(self.steps).expand_as(response)
-        values = self.log_probs[prompt[..., None], position, before, response.clamp(min=0)]
-        return values.masked_fill(response < 0, 0.0)
+        chosen = self.distributions(prompt, response).gather(-1, response.clamp(min=0)[..., None])[..., 0]
+        return chosen.masked_fill(response < 0, 0.0)
 
     def distributions(self, prompt: Tensor, response: Tensor) -> Tensor:
         """Log-probabilities of all tokens at the place of each, shape [..., T, V]; anything after the end."""
@@ -269,17 +276,15 @@ class TokenTable(TablePolicy):
         compared: dict[str, Any] = {name: values[kept] for name, values in whole.items()}
         return replace(bundle, tokens=Tokens(self.token_logps(each, both)[kept], row, ref_tokens, **compared))
 
-    def lists(
+    def with_tokens(
         self,
+        made: ListLogps,
         prompt: Tensor,
         responses: Tensor,
-        scores: Tensor | None = None,
-        *,
-        ref: TablePolicy | None = None,
-        old: TablePolicy | None = None,
+        ref: TablePolicy | None,
+        old: TablePolicy | None,
     ) -> ListLogps:
-        """Lists as a bundle, per-token values included; `responses` of shape [n, K, T]."""
-        bundle = super().lists(prompt, responses, scores, ref=ref, old=old)
+        """With the values of every token; `responses` of shape [n, K, T]."""
         every = responses.flatten(0, 1)
         each, kept = prompt.repeat_interleave(responses.shape[1]), every >= 0
         row = torch.arange(len(every))[:, None].expand_as(every)[kept]
@@ -288,7 +293,7 @@ class TokenTable(TablePolicy):
             for policy in (ref, old)
         ]
         tokens = Tokens(self.token_logps(each, every)[kept], row, others[0])
-        return replace(bundle, tokens=tokens, old_tokens=others[1])
+        return replace(made, tokens=tokens, old_tokens=others[1])
 
     @torch.no_grad()
     def sample(self, prompt: Tensor, *, generator: torch.Generator) -> Tensor:

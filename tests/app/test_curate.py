@@ -30,9 +30,9 @@ def test_curate_writes_records_account_report_and_the_broken_rows_and_undo_gives
     out = tmp_path / "out"
     steps = ["--step", "drop_duplicates", "--step", "length_balance:buckets=2,seed=1"]
     found = accord.json("curate", str(untidy), *steps, "--output-dir", str(out))
-    assert found["records_before"] == 13 and found["records_after"] < 12 and found["rejected"] == 2
+    assert found["records_before"] == 13 and found["records_after"] < 12 and found["set_aside"]["rows"] == 2
     assert found["reasons"] and found["length"]["before"]["mean"] > found["length"]["after"]["mean"]
-    aside = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
+    aside = [json.loads(line) for line in (out / "set_aside.jsonl").read_text().splitlines()]
     assert {row["origin"] for row in aside} == {"untidy.jsonl:14", "untidy.jsonl:15"}
     assert any(row["raw"] == "{no json" for row in aside)
     assert len(load_records(out / "records.jsonl")) == found["records_after"]

@@ -23,7 +23,6 @@ from accordance.curation import (
     read_pipeline,
     save_curated,
     save_pipeline,
-    set_aside,
     step_kinds,
     undo_folder,
 )
@@ -208,20 +207,6 @@ def test_a_scorer_in_memory_is_named_in_the_recipe_and_refused_when_read(tmp_pat
         Pipeline.of({"agree": {"scorer": "mine"}}).run(records())
     done = Pipeline.of({"agree": {"scorer": "mine"}}).run(records(), Tools(resolve={"mine": LENGTH}.get))
     assert done.touches
-
-
-def test_broken_rows_come_back_raw_with_the_reason(tmp_path: Path):
-    path = tmp_path / "feedback.jsonl"
-    good = json.dumps({"prompt": "q", "chosen": "a", "rejected": "b"})
-    empty = json.dumps({"prompt": "q", "chosen": "", "rejected": "b"})
-    path.write_text(f"{good}\n{{broken \u00e9\n{empty}\n{good}\n")
-    read = load_records(path, on_error="skip")
-    aside = set_aside(path, read.account)
-    assert {row["origin"] for row in aside} == {"feedback.jsonl:2", "feedback.jsonl:3"}
-    by_origin = {row["origin"]: row for row in aside}
-    assert by_origin["feedback.jsonl:2"]["raw"] == "{broken \u00e9"
-    assert by_origin["feedback.jsonl:3"]["raw"] == {"prompt": "q", "chosen": "", "rejected": "b"}
-    assert all(row["reason"] for row in aside)
 
 
 def test_every_registered_step_explains_itself_and_its_options():

@@ -159,7 +159,9 @@ def test_what_was_dropped_is_in_the_report() -> None:
         1,
     )
     assert report.values["records"]["dropped"] == {"empty 'chosen'": 1}
-    assert any("1 of 2 rows" in warning for warning in report.warnings)
+    assert any(
+        "1 of 2 rows could not be used (empty 'chosen': memory:2)" in warning for warning in report.warnings
+    )
 
 
 def test_tokens_are_counted_and_what_max_length_cuts_is_said_before() -> None:

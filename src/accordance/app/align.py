@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import yaml
 
+from accordance.app.aside import tell_set_aside
 from accordance.app.card import model_card
 from accordance.app.folder import (
     RECIPE,
@@ -176,6 +177,7 @@ def carry_out(
     if rewards and scorer is not None and objects.scorer is None and recipe.inputs.scorer is None:
         report.warn("The win rate is by the reward that was trained on: name another scorer for evidence.")
     add_training(report, plan, run, counts(plan, run))
+    tell_set_aside(None, report, plan.records, folder, listed=False)
     report.save(folder)
     write_whole({folder / "README.md": card_of(plan, run, report)})
     note("evaluate", 1, 1)
@@ -205,6 +207,7 @@ def open_folder(plan: Plan, folder: Path) -> None:
     trained = 0 if small else plan.policy.num_parameters * 4
     if warning := space_warning(folder, 0 if small else weights, trained, kept):
         log.warning("%s", warning)
+    tell_set_aside(None, plan.preflight, plan.records, folder, listed=False)
     plan.preflight.save(folder, "preflight")
     recipe.save(folder, plan.made_with)
 

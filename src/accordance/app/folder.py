@@ -23,6 +23,7 @@ _WRITTEN = (
     "samples.parquet",
     "preflight.json",
     "preflight.html",
+    "set_aside.jsonl",
     "README.md",
     "config.json",
     "generation_config.json",

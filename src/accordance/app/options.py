@@ -35,6 +35,14 @@ Format = Annotated[
 ]
 Split = Annotated[str | None, typer.Option("--split", help="Which split of a hub data set or folder.")]
 Limit = Annotated[int | None, typer.Option("--limit", help="Read at most so many records.")]
+OnError = Annotated[
+    str,
+    typer.Option(
+        "--on-error",
+        "--on_error",
+        help="`skip` sets malformed rows aside (`set_aside.jsonl` in the output folder), `raise` stops at the first.",
+    ),
+]
 Template = Annotated[
     str | None,
     typer.Option("--chat-template", "--chat_template", help="A template, a file, or `plain` or `chatml`."),

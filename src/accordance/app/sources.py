@@ -59,23 +59,30 @@ def lab_records(name: str) -> Records:
     return demo_records(**numbers) if kind == DEMO else made[kind].records(**({"n": 400} | numbers))
 
 
-def read_records(source: Any, *, limit: int | None = None, **reading: Any) -> Records:
+def read_records(
+    source: Any, *, limit: int | None = None, may_be_empty: bool = False, **reading: Any
+) -> Records:
     """The records that a command names: those of the lab, or whatever `load_records` reads.
 
     Args:
         source: ``lab:...``, a path, a hub name.
         limit: read at most so many.
+        may_be_empty: go on where not one row could be used.
         **reading: options of `load_records`; None where nothing was said. They have no effect on the lab's.
 
     Raises:
         ConfigError: an option has no effect.
-        DataError: see `load_records`.
+        DataError: see `load_records`; or no row could be used.
     """
+    from accordance.app.aside import refuse_empty
     from accordance.feedback import load_records
 
     given = {name: value for name, value in reading.items() if value is not None}
     if not is_lab(source):
-        return load_records(source, limit=limit, **given)
+        found = load_records(source, limit=limit, **given)
+        if not may_be_empty:
+            refuse_empty(found)
+        return found
     for name in ("format", "split"):
         if name in given:
             raise ConfigError(f"{name} has no effect on records of the lab", found=given[name])

@@ -211,12 +211,14 @@ class Account:
         dropped: for each reason, how many rows.
         rows: for each reason, the origins of the dropped rows (all of them).
         notes: things done to rows that were kept, each with how often.
+        reading: by which source, format and split the rows were read, where they can be read again.
     """
 
     read: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     rows: dict[str, list[str]] = field(default_factory=dict)
     notes: Counter[str] = field(default_factory=Counter)
+    reading: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def kept(self) -> int:
@@ -227,6 +229,15 @@ class Account:
         """Count a row as dropped. The row must have been counted in `read`."""
         self.dropped[reason] += 1
         self.rows.setdefault(reason, []).append(origin)
+
+    def unused(self, most: int = 3) -> str:
+        """How many rows could not be used, for which reasons, with the first rows of each; empty where all could."""
+        parts = []
+        for reason, count in self.dropped.most_common(most):
+            parts.append(f"{reason}: {', '.join(self.rows[reason][:most])}{', ...' * (count > most)}")
+        parts += ["..."] * (len(self.dropped) > most)
+        lost = sum(self.dropped.values())
+        return f"{lost:,} of {self.read:,} rows could not be used ({'; '.join(parts)})" if lost else ""
 
     def to_dict(self, examples: int = 5) -> dict[str, Any]:
         """Counts, and the first few origins for each reason."""
@@ -241,7 +252,7 @@ class Account:
     def copy(self) -> Account:
         """An independent copy, so that what happens to a derived table is not written into its source."""
         rows = {reason: list(origins) for reason, origins in self.rows.items()}
-        return Account(self.read, Counter(self.dropped), rows, Counter(self.notes))
+        return Account(self.read, Counter(self.dropped), rows, Counter(self.notes), dict(self.reading))
 
 
 class NoLength(DataError, TypeError):

@@ -18,7 +18,6 @@ from accordance.curation.pipeline_files import (
     recipe_text,
     save_curated,
     save_pipeline,
-    set_aside,
     undo_folder,
 )
 from accordance.curation.pipeline_measures import MEASURES, measure
@@ -97,7 +96,6 @@ __all__ = [
     "save_pipeline",
     "score_mixes",
     "self_instruct",
-    "set_aside",
     "stages",
     "step",
     "step_kinds",

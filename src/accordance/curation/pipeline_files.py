@@ -1,17 +1,14 @@
-"""A curation on disk: its recipe, its folder (records, account, what it takes to undo it), and broken rows."""
+"""A curation on disk: its recipe, and its folder (records, account, what it takes to undo it, broken rows)."""
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from datasets import Dataset
 
 from accordance.core import jsonable
 from accordance.core.errors import ConfigError, DataError, nearest
@@ -20,10 +17,9 @@ from accordance.core.report import write_whole
 from accordance.curation.pipeline import Pipeline
 from accordance.curation.pipeline_account import Curated, Touch, undone
 from accordance.feedback import load_records, save_records
-from accordance.feedback.files import Bad, files_of, read_file
+from accordance.feedback.aside import save_set_aside
 
 RECORDS, ACCOUNT, CURATION, RECIPE = "records.jsonl", "account.jsonl", "curation.json", "recipe.yaml"
-REJECTED = "rejected.jsonl"
 _KEYS = ("steps",)
 
 
@@ -65,19 +61,17 @@ def save_pipeline(pipeline: Pipeline, path: str | Path) -> Path:
     return Path(path)
 
 
-def save_curated(
-    curated: Curated, folder: str | Path, pipeline: Pipeline, rejected: Sequence[Mapping[str, Any]] = ()
-) -> dict[str, Path]:
+def save_curated(curated: Curated, folder: str | Path, pipeline: Pipeline) -> dict[str, Path]:
     """Write a curation into a folder, whole or not at all per file.
 
     Args:
         curated: what came of it.
         folder: made where it is not there.
         pipeline: what was done.
-        rejected: broken rows, see `set_aside`.
 
     Returns:
-        The files by what they are: records, account, curation, recipe, and rejected where there are any.
+        The files by what they are: records, account, curation, recipe, and set_aside (the rows of the source that
+        could not be used) where there are any.
 
     Raises:
         DataError: the folder can't be written to.
@@ -103,9 +97,8 @@ def save_curated(
             files["recipe"]: recipe_text(pipeline),
         }
     )
-    if rejected:
-        files["rejected"] = folder / REJECTED
-        write_whole({files["rejected"]: "".join(map(_line, rejected))})
+    if (aside := save_set_aside(original, folder)) is not None:
+        files["set_aside"] = aside
     save_records(curated.records, files["records"])
     return files
 
@@ -152,50 +145,6 @@ def undo_folder(folder: str | Path) -> Records:
             "the account was changed since: the input does not come back", where=str(folder / ACCOUNT)
         )
     return Records(original.dataset, account, source)
-
-
-def set_aside(source: Any, account: Account, *, split: str | None = None) -> list[dict[str, Any]]:
-    """The rows of a source that were dropped as it was read, raw, each with its place and the reason.
-
-    Args:
-        source: what was given to `load_records`.
-        account: of the records that came of it.
-        split: that was given with it.
-
-    Returns:
-        For each dropped row its ``origin``, ``reason`` and ``raw``: its values, or its text where it can't be
-        parsed; None where the source can't be read again (a stream, a data set of the hub).
-    """
-    reasons = {origin: reason for reason, rows in account.rows.items() for origin in rows}
-    if not reasons:
-        return []
-    found: dict[str, Any] = {}
-    if isinstance(source, (str, Path)) and Path(source).expanduser().exists():
-        for file, label in files_of(Path(source).expanduser(), split):
-            lines: dict[int, str] = {}
-            for place, values in read_file(file, label):
-                if str(place) not in reasons:
-                    continue
-                if isinstance(values, Bad):
-                    lines[place.number] = str(place)
-                    found[str(place)] = values.error.to_dict().get("found")
-                else:
-                    found[str(place)] = _plain(dict(values))
-            if lines and ".jsonl" in file.suffixes:
-                found |= dict(_raw_lines(file, lines))
-    elif isinstance(source, (list, tuple, Dataset)):
-        for number, row in enumerate(source, 1):
-            if f"memory:{number}" in reasons and isinstance(row, Mapping):
-                found[f"memory:{number}"] = _plain(dict(row))
-    return [{"origin": origin, "reason": why, "raw": found.get(origin)} for origin, why in reasons.items()]
-
-
-def _raw_lines(file: Path, wanted: Mapping[int, str]) -> Iterator[tuple[str, str]]:
-    opener: Any = gzip.open if file.suffix.lower() == ".gz" else open
-    with opener(file, "rb") as lines:
-        for number, line in enumerate(islice(lines, max(wanted)), 1):
-            if number in wanted:
-                yield wanted[number], line.decode(errors="backslashreplace").rstrip("\r\n")
 
 
 def _line(values: Mapping[str, Any]) -> str:

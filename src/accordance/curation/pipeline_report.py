@@ -21,13 +21,12 @@ _ACTIONS = (DROPPED, CHANGED, MOVED, COPIED, ADDED)
 _BARS = 12
 
 
-def curation_report(curated: Curated, recipe: str, *, rejected: int = 0, dry_run: bool = False) -> Report:
+def curation_report(curated: Curated, recipe: str, *, dry_run: bool = False) -> Report:
     """What a curation did, with the distributions of length, groups, annotators and difficulty before and after.
 
     Args:
         curated: what came of it.
         recipe: the recipe, as text.
-        rejected: rows of the source that could not be read.
         dry_run: whether nothing was written.
     """
     before, after = curated.original, curated.records
@@ -45,16 +44,8 @@ def curation_report(curated: Curated, recipe: str, *, rejected: int = 0, dry_run
     report.add("records_before", len(before), headline=True).add("records_after", len(after), headline=True)
     for action in _ACTIONS:
         report.data(action, counted[action])
-    report.data("rejected", rejected)
-    if rejected:
-        report.warn(
-            f"{rejected} rows of the source could not be read; they are set aside, raw, with the reason"
-        )
     if not len(after):
         report.warn("no record is left")
-    unread = dict(before.account.dropped)
-    if unread and not rejected:
-        report.warn(f"{sum(unread.values())} rows of the source were not read: {unread}")
     _steps(report, curated)
     _compare(report, before, after)
     _examples(report, curated)

@@ -4,6 +4,7 @@
 To add a format: a file in `formats/` with a function under `@format`, and a line in `formats/__init__.py`.
 """
 
+from accordance.feedback.aside import save_set_aside, set_aside
 from accordance.feedback.formats import FORMATS, format
 from accordance.feedback.loading import load_records
 from accordance.feedback.moral_graph import MoralGraph
@@ -27,5 +28,7 @@ __all__ = [
     "load_trees",
     "preflight",
     "save_records",
+    "save_set_aside",
+    "set_aside",
     "welfare",
 ]

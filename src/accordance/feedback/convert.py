@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping
 from itertools import chain, groupby, islice
 from typing import Any, Literal
 
@@ -13,6 +13,8 @@ from accordance.feedback.formats import Format, detect, named
 from accordance.feedback.row import Place, Row, Unusable
 
 OnError = Literal["raise", "skip"]
+#: Called with the place of a dropped row, the row as it was read, and what was wrong with it.
+Aside = Callable[[Place, Any, DataError | Unusable], object]
 #: How many rows of a file are looked at to find its format.
 SAMPLE = 32
 
@@ -24,6 +26,8 @@ def convert(
     format: str | None = None,
     on_error: OnError = "raise",
     limit: int | None = None,
+    only: Container[str] | None = None,
+    aside: Aside | None = None,
 ) -> Iterator[Record]:
     """Records of raw rows, written into `account` as they are read.
 
@@ -33,19 +37,38 @@ def convert(
         format: the format of all of them; None detects it for each file.
         on_error: whether a row that can't be parsed, or holds a wrong value, is raised or dropped.
         limit: stop after so many records.
+        only: the origins of the rows to read; the others are passed over, not counted.
+        aside: called with each row that is dropped, and why.
 
     Raises:
         DataError: no format is recognised; or, with ``on_error="raise"``, a row is malformed.
     """
-    return islice(_all(items, account, format, on_error), limit)
+    return islice(_all(items, account, format, _Broken(account, on_error, aside), only), limit)
 
 
-def _all(items: Iterable[Item], account: Account, format: str | None, on_error: OnError) -> Iterator[Record]:
+class _Broken:
+    """What becomes of a row that can't be used: raised, or counted and handed on."""
+
+    def __init__(self, account: Account, on_error: OnError, aside: Aside | None) -> None:
+        self.account, self.on_error, self.aside = account, on_error, aside
+
+    def drop(self, place: Place, raw: Any, why: DataError | Unusable) -> None:
+        if isinstance(why, DataError) and self.on_error == "raise":
+            raise why
+        self.account.drop(why.problem if isinstance(why, DataError) else why.reason, str(place))
+        if self.aside is not None:
+            self.aside(place, raw, why)
+
+
+def _all(
+    items: Iterable[Item], account: Account, format: str | None, broken: _Broken, only: Container[str] | None
+) -> Iterator[Record]:
     index = 0
     for _, group in groupby(items, key=lambda item: item[0].source):
         rows = iter(group)
         ahead, sample = _ahead(rows)
-        good = _parsed(chain(ahead, rows), account, on_error)
+        wanted = (item for item in chain(ahead, rows) if only is None or str(item[0]) in only)
+        good = _parsed(wanted, broken)
         if not sample:
             for _ in good:  # none can be parsed: each is raised, or skipped and counted
                 pass
@@ -59,7 +82,7 @@ def _all(items: Iterable[Item], account: Account, format: str | None, on_error: 
         )
         for joined in _groups(made, form):
             index = joined[-1].index
-            yield from _records(joined, form, account, on_error)
+            yield from _records(joined, form, account, broken)
 
 
 def _ahead(items: Iterator[Item]) -> tuple[list[Item], list[Mapping[str, Any]]]:
@@ -75,15 +98,11 @@ def _ahead(items: Iterator[Item]) -> tuple[list[Item], list[Mapping[str, Any]]]:
     return ahead, sample
 
 
-def _parsed(
-    items: Iterable[Item], account: Account, on_error: OnError
-) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+def _parsed(items: Iterable[Item], broken: _Broken) -> Iterator[tuple[Place, Mapping[str, Any]]]:
     for place, values in items:
         if isinstance(values, Bad):
-            if on_error == "raise":
-                raise values.error
-            account.read += 1
-            account.drop(values.error.problem, str(place))
+            broken.account.read += 1
+            broken.drop(place, values.raw, values.error)
         else:
             yield place, values
 
@@ -109,21 +128,18 @@ def _groups(rows: Iterator[Row], form: Format) -> Iterator[list[Row]]:
         yield joined
 
 
-def _records(group: list[Row], form: Format, account: Account, on_error: OnError) -> Iterator[Record]:
+def _records(group: list[Row], form: Format, account: Account, broken: _Broken) -> Iterator[Record]:
     account.read += len(group)
+    why: DataError | Unusable | None
     try:
         made = form.read(group if form.join else group[0])
         records = [made] if isinstance(made, Record) else list(made)
-        reason = None if records else "nothing in it that can be used"
-    except Unusable as problem:
-        records, reason = [], problem.reason
-    except DataError as problem:
-        if on_error == "raise":
-            raise
-        records, reason = [], problem.problem
-    if reason is not None:
+        why = None if records else Unusable("nothing in it that can be used")
+    except (Unusable, DataError) as problem:
+        records, why = [], problem
+    if why is not None:
         for row in group:
-            account.drop(reason, str(row.place))
+            broken.drop(row.place, row.raw, why)
     elif len(group) > 1:
         account.notes["rows joined with others into one record or tree"] += len(group)
     elif len(records) > 1:

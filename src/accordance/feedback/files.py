@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from accordance.core.errors import DataError
-from accordance.feedback.row import Place
+from accordance.feedback.row import SKIP, Place
 
 #: The kinds of file that are read, by the end of their names; each may be followed by ``.gz``.
 KINDS = (".json", ".jsonl", ".csv", ".parquet")
@@ -29,9 +29,10 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Bad:
-    """A row that can't be parsed. Whether it is raised or skipped is for the reader to say."""
+    """A row that can't be parsed, as it stands there. Whether it is raised or skipped is for the reader to say."""
 
     error: DataError
+    raw: str | list[str] = ""
 
 
 Item = tuple[Place, Mapping[str, Any] | Bad]
@@ -144,10 +145,18 @@ def _open(path: Path) -> IO[bytes]:
     return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else open(path, "rb")  # type: ignore[return-value]
 
 
-def _malformed(place: Place, why: str, found: str, expected: str = "one JSON object") -> Bad:
-    remedy = "mend it, or pass on_error='skip' to leave such rows out"
-    found = f"{why}: {found[:120]}"
-    return Bad(DataError("malformed JSON", where=place.where(), found=found, expected=expected, remedy=remedy))
+def _malformed(
+    place: Place, why: str, found: str, expected: str = "one JSON object", raw: str | None = None
+) -> Bad:
+    remedy = f"mend it, or {SKIP}"
+    error = DataError(
+        "malformed JSON",
+        where=place.where(),
+        found=f"{why}: {found[:120]}",
+        expected=expected,
+        remedy=remedy,
+    )
+    return Bad(error, found if raw is None else raw)
 
 
 def _values(place: Place, value: Any) -> Mapping[str, Any] | Bad:
@@ -167,7 +176,8 @@ def _jsonl(path: Path, label: str) -> Iterator[Item]:
             try:
                 yield place, _values(place, json.loads(line.decode()))
             except UnicodeDecodeError as problem:
-                yield place, _malformed(place, "not UTF-8", str(problem), "text in UTF-8")
+                raw = line.decode(errors="backslashreplace").strip()
+                yield place, _malformed(place, "not UTF-8", str(problem), "text in UTF-8", raw)
             except (ValueError, RecursionError) as problem:
                 yield place, _malformed(place, str(problem), line.decode(errors="replace").strip())
 
@@ -241,7 +251,7 @@ def _json_rows(file: IO[str], path: Path, label: str) -> Iterator[Item]:
                 where=f"{place.where()}, line {line}",
                 found=f"{why}: {pieces.text[pieces.at : pieces.at + 120]}",
                 expected="a list of JSON objects, or one object per line",
-                remedy="mend the file; in a .jsonl file, on_error='skip' can pass over bad lines",
+                remedy="mend the file; in a .jsonl file, on_error='skip' (--on-error skip) can pass over bad lines",
             ) from problem
         yield place, _values(place, value)
         if pieces.peek() == ",":
@@ -268,7 +278,7 @@ def _csv(path: Path, label: str) -> Iterator[Item]:
                 number += 1
                 place = Place(str(path), label, number, cells=True)
                 if len(cells) != len(header):
-                    yield place, Bad(_ragged(place, cells, header))
+                    yield place, Bad(_ragged(place, cells, header), cells)
                 else:
                     yield place, dict(zip(header, cells))
         except (csv.Error, UnicodeDecodeError) as problem:
@@ -287,7 +297,7 @@ def _ragged(place: Place, cells: list[str], header: list[str]) -> DataError:
         where=place.where(),
         found=f"{len(cells)} cells: {cells}",
         expected=f"{len(header)} cells, as in the header: {header}",
-        remedy="quote cells that hold commas or line ends, or pass on_error='skip'",
+        remedy=f"quote cells that hold commas or line ends, or {SKIP}",
     )
 
 

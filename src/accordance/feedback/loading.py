@@ -80,11 +80,29 @@ def load_records(
     how = _How(format, streaming, limit, on_error)
     if isinstance(source, Records):
         return _given(source, split, how)
+    found = _read(source, split, how)
+    if isinstance(source, (str, Path)):
+        named_by = {"source": str(source), "format": format, "split": split}
+        found.account.reading = {name: value for name, value in named_by.items() if value is not None}
+    return found
+
+
+def raw_rows(source: str | Path, split: str | None = None) -> Iterator[Item]:
+    """The rows of a file, a folder or a data set of the hub, each with its place, before anything is made of them."""
+    path = Path(source).expanduser()
+    if path.exists():
+        for file, label in files_of(path, split):
+            yield from read_file(file, label)
+        return
+    yield from hub.rows(hub.load(str(source), split, False), str(source))()
+
+
+def _read(source: Source, split: str | None, how: _How) -> Records:
     if isinstance(source, (str, Path)):
         path = Path(source).expanduser()
         if path.exists():
             return _from_files(path, split, how)
-        source, name = hub.load(str(source), split, streaming), str(source)
+        source, name = hub.load(str(source), split, how.streaming), str(source)
     elif isinstance(source, (DatasetDict, IterableDatasetDict)):
         source, name = hub.choose(source, split), f"DatasetDict[{split or next(iter(source))}]"
     else:

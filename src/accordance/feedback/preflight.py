@@ -93,7 +93,7 @@ def _account(report: Report, records: Records) -> None:
             [reason, count, ", ".join(account.rows[reason][:3])] for reason, count in account.dropped.items()
         ]
         report.table("Dropped", ["reason", "rows", "for instance"], rows)
-        report.warn(f"{sum(account.dropped.values())} of {account.read} rows can't be used and were dropped")
+        report.warn(account.unused())
     if account.notes:
         report.table("Done to rows that were kept", ["what", "times"], [list(n) for n in account.notes.items()])
     if not len(records):

@@ -14,15 +14,22 @@ from typing import Any, NoReturn
 from accordance.core.errors import DataError, nearest
 from accordance.core.record import Account, Judgment, Message, Record, Response
 
+#: How an error about one row ends.
+SKIP = "pass on_error='skip' (--on-error skip) to set such rows aside"
 _TRUE, _FALSE = {"true", "1", "yes"}, {"false", "0", "no"}
 
 
 class Unusable(Exception):
-    """This row can't become a record; the reason goes into the account. Not an error: the rest is read."""
+    """This row can't become a record; the reason goes into the account. Not an error: the rest is read.
 
-    def __init__(self, reason: str) -> None:
+    Args:
+        reason: in a few words, the same for all rows of its kind.
+        expected: what should have been there.
+    """
+
+    def __init__(self, reason: str, expected: str = "something to learn from") -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason, self.expected = reason, expected
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ class Row(Mapping[str, Any]):
         if column in self.raw:
             return self.raw[column]
         if column in self.columns:
-            raise Unusable(f"no {column!r} in the row")
+            raise Unusable(f"no {column!r} in the row", f"a value for {column!r}, as in other rows")
         close = nearest(column, self.columns)
         self._fail(
             f"column {column!r} is missing",
@@ -123,8 +130,7 @@ class Row(Mapping[str, Any]):
             column=column,
             found=f"{type(found).__name__}: {found!r}",
             expected=expected,
-            remedy=remedy
-            or "mend the value, pass another format=, or pass on_error='skip' to leave such rows out",
+            remedy=remedy or f"mend the value, pass another format=, or {SKIP}",
         )
 
     def _fail(self, problem: str, *, column: str | None = None, **parts: Any) -> NoReturn:
@@ -136,11 +142,11 @@ class Row(Mapping[str, Any]):
         """A string. A null, or (unless `empty`) a blank one, makes the row unusable."""
         value = self[column]
         if value is None:
-            raise Unusable(f"null {column!r}")
+            raise Unusable(f"null {column!r}", "a string")
         if not isinstance(value, str):
             self.wrong(column, value, "a string")
         if not empty and not value.strip():
-            raise Unusable(f"empty {column!r}")
+            raise Unusable(f"empty {column!r}", "text that is more than blanks")
         return self.clean(value)
 
     def optional(self, column: str) -> str | None:
@@ -152,7 +158,7 @@ class Row(Mapping[str, Any]):
         """A finite number; csv cells are parsed. A null makes the row unusable."""
         value = self[column]
         if value is None or value == "":
-            raise Unusable(f"null {column!r}")
+            raise Unusable(f"null {column!r}", "a number")
         return self.as_number(value, column)
 
     def as_number(self, value: Any, column: str) -> float:
@@ -169,7 +175,7 @@ class Row(Mapping[str, Any]):
         """True or false; 1 and 0 and their names count too. A null makes the row unusable."""
         value = self[column]
         if value is None or value == "":
-            raise Unusable(f"null {column!r}")
+            raise Unusable(f"null {column!r}", "true or false")
         return self.as_flag(value, column)
 
     def as_flag(self, value: Any, column: str) -> bool:
@@ -185,7 +191,7 @@ class Row(Mapping[str, Any]):
         """The list in a column; a csv cell is parsed as JSON."""
         value = self[column]
         if value is None:
-            raise Unusable(f"null {column!r}")
+            raise Unusable(f"null {column!r}", "a list")
         if isinstance(value, str) and self.place.cells:
             value = parsed(value)
         if isinstance(value, str) or not isinstance(value, Sequence):

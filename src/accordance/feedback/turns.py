@@ -48,19 +48,19 @@ def messages(row: Row, column: str, *, role: str = TEXT) -> tuple[Message, ...]:
 def as_messages(row: Row, value: Any, column: str, *, role: str = TEXT) -> tuple[Message, ...]:
     """The same for a value found in `column`."""
     if value is None:
-        raise Unusable(f"null {column!r}")
+        raise Unusable(f"null {column!r}", "text or messages")
     if isinstance(value, str) and row.place.cells:
         value = parsed(value)
     if isinstance(value, str):
         if not value.strip():
-            raise Unusable(f"empty {column!r}")
+            raise Unusable(f"empty {column!r}", "text that is more than blanks")
         return (Message(role, row.clean(value)),)
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, Sequence):
         row.wrong(column, value, _EXPECTED)
     if not value:
-        raise Unusable(f"empty {column!r}")
+        raise Unusable(f"empty {column!r}", "text that is more than blanks")
     return tuple(_message(row, turn, column) for turn in value)
 
 
@@ -115,7 +115,7 @@ def response(row: Row, turns: Sequence[Message], column: str, source: str | None
         Unusable: it says nothing.
     """
     if not any(turn.content.strip() for turn in turns):
-        raise Unusable(f"empty {column!r}")
+        raise Unusable(f"empty {column!r}", "text that is more than blanks")
     return Response(tuple(turns), source)
 
 

@@ -31,9 +31,7 @@ def aggregate(
     format: o.Format = None,
     split: o.Split = None,
     limit: o.Limit = None,
-    on_error: Annotated[
-        str, typer.Option("--on-error", "--on_error", help="`raise`, or `skip` malformed rows.")
-    ] = "raise",
+    on_error: o.OnError = "skip",
     seed: o.Seed = 0,
     output_dir: Annotated[
         str | None,
@@ -50,6 +48,7 @@ def aggregate(
     `accord aggregate votes.jsonl --method all --json`
     """
     from accordance.analysis import aggregation_report
+    from accordance.app.aside import tell_set_aside
     from accordance.app.folder import check_writable
     from accordance.app.sources import read_records
     from accordance.core.aggregate import METHODS
@@ -63,8 +62,7 @@ def aggregate(
     methods = [*METHODS, "elo"] if "all" in methods else list(dict.fromkeys(methods))
     report = aggregation_report(found, methods, attribute=attribute, samples=samples, seed=seed)
     report.data("records", found.account.to_dict())
-    if found.account.dropped:
-        report.warn(f"{sum(found.account.dropped.values())} of {found.account.read} rows were not used")
+    tell_set_aside(terminal, report, found, output_dir)
     if output_dir is not None:
         _, page = report.save(output_dir, "aggregate")
         terminal.say(f"Report: {page}", "dim")

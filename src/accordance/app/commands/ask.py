@@ -119,7 +119,7 @@ def ask(
             raise ConfigError(f"{name} has no effect without --annotator", found=value)
     if export is not None:
         check_writable(str(Path(export).expanduser().absolute().parent))
-    found = None if records is None else _load(records, format, split)
+    found = None if records is None else _load(terminal, records, format, split)
     person = None
     if annotator is not None:
         person = Annotator(annotator, group, dict(_assignment(each) for each in profile or ()))
@@ -313,10 +313,13 @@ def _arrange(
     return lambda ahead: ahead
 
 
-def _load(source: str, format: str | None, split: str | None) -> Any:
+def _load(terminal: Terminal, source: str, format: str | None, split: str | None) -> Any:
+    from accordance.app.aside import tell_set_aside
     from accordance.app.sources import read_records
 
-    return read_records(source, format=format, split=split)
+    found = read_records(source, format=format, split=split, on_error="skip")
+    tell_set_aside(terminal, None, found, None)
+    return found
 
 
 def _assignment(text: str) -> tuple[str, str]:

@@ -17,6 +17,7 @@ def criteria(
     records: o.RecordsSource,
     format: o.Format = None,
     limit: o.Limit = None,
+    on_error: o.OnError = "skip",
     least: Annotated[int, typer.Option("--least", min=1, help="Comparisons that a group needs.")] = 20,
     output_dir: OutputDir = None,
     as_json: o.AsJson = False,
@@ -29,15 +30,18 @@ def criteria(
 
     Example: `accord ask criteria --records said.jsonl --output-dir runs/criteria`
     """
+    from accordance.app.aside import tell_set_aside
     from accordance.app.folder import check_writable
-    from accordance.feedback import load_records
+    from accordance.app.sources import read_records
     from accordance.feedback.criteria_report import criteria_report
 
     if not verbose:
         silence_loaded()
     if output_dir is not None:
         check_writable(output_dir)
-    report = criteria_report(load_records(records, format=format, limit=limit).materialise(), least=least)
+    found = read_records(records, format=format, limit=limit, on_error=on_error).materialise()
+    report = criteria_report(found, least=least)
+    tell_set_aside(terminal, report, found, output_dir)
     if output_dir is not None:
         _, page = report.save(output_dir, "criteria")
         terminal.say(f"Report: {page}", "dim")

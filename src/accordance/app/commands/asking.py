@@ -133,6 +133,7 @@ def people(
     draws: Annotated[int, typer.Option("--draws", min=1, help="How often schemes are tried.")] = 200,
     format: o.Format = None,
     limit: o.Limit = None,
+    on_error: o.OnError = "skip",
     seed: o.Seed = 0,
     output_dir: OutputDir = None,
     as_json: o.AsJson = False,
@@ -147,9 +148,10 @@ def people(
     import json
     from pathlib import Path
 
+    from accordance.app.aside import tell_set_aside
     from accordance.app.folder import check_writable
+    from accordance.app.sources import read_records
     from accordance.core.errors import ConfigError, DataError
-    from accordance.feedback import load_records
     from accordance.feedback import participation as part
     from accordance.feedback.people_report import people_report
 
@@ -162,7 +164,7 @@ def people(
         raise ConfigError("a plan follows a census", found=plan, remedy="--census FILE")
     if output_dir is not None:
         check_writable(output_dir)
-    found = load_records(records, format=format, limit=limit).materialise()
+    found = read_records(records, format=format, limit=limit, on_error=on_error).materialise()
     turns = part.rated_turns(found)
     profiles = part.load_profiles(survey) if survey is not None else {}
     margins = None
@@ -180,6 +182,7 @@ def people(
         groups = {j.annotator: j.group for j in judged if j.annotator is not None and j.group is not None}
     report = people_report(turns, profiles, groups, margins, plan=plan, asked=asked, draws=draws, seed=seed)
     report.data("records", found.account.to_dict())
+    tell_set_aside(terminal, report, found, output_dir)
     if output_dir is not None:
         _, page = report.save(output_dir, "people")
         terminal.say(f"Report: {page}", "dim")

@@ -56,11 +56,13 @@ def compare_objectives(
         str, typer.Option("--output-dir", "--output_dir", help="Folder of trials and report.")
     ] = "runs/compare",
     format: o.Format = None,
+    on_error: o.OnError = "raise",
     dry_run: Annotated[bool, typer.Option("--dry-run", "--dry_run", help="List the trials; run none.")] = False,
     as_json: o.AsJson = False,
     verbose: o.Verbose = False,
 ) -> None:
     """Train one start under several objectives and compare them where they are equally far from it."""
+    from accordance.app.aside import tell_set_aside
     from accordance.app.compare import FAMILY, compare_objectives, plan_trials
     from accordance.app.sources import model_source, read_records
     from accordance.models import load_policy
@@ -80,7 +82,7 @@ def compare_objectives(
         table = terminal.table(f"{len(trials)} trials", ["objective", "beta", "seed", "labels flipped"], rows)
         terminal.result({"trials": [t.name for t in trials]}, lambda console: console.print(table))
         return
-    found = read_records(records, format=format).materialise()
+    found = read_records(records, format=format, on_error=on_error).materialise()
     rest, out = found.split(held_out, seed=0)
     with terminal.progress() as note:
         report = compare_objectives(
@@ -98,6 +100,9 @@ def compare_objectives(
             **how,
             **o.named_options(context.args, ()),
         )
+    tell_set_aside(terminal, report, found, output_dir)
+    if found.account.dropped:
+        report.save(output_dir)
 
     def show(console: Any) -> None:
         report.print(console)

@@ -36,9 +36,7 @@ def curate(
     format: o.Format = None,
     split: o.Split = None,
     limit: o.Limit = None,
-    on_error: Annotated[
-        str, typer.Option("--on-error", "--on_error", help="`skip`: set malformed rows aside; or `raise`.")
-    ] = "skip",
+    on_error: o.OnError = "skip",
     output_dir: Annotated[
         str, typer.Option("--output-dir", "--output_dir", help="Where records, account and report go.")
     ] = "runs/curate",
@@ -83,11 +81,12 @@ def _curate(
     output: Path | None,
     overwrite: bool,
 ) -> None:
+    from accordance.app.aside import tell_set_aside
     from accordance.app.folder import check_writable
     from accordance.app.scorers import resolve_scorer
     from accordance.app.sources import read_records
     from accordance.core.errors import ConfigError
-    from accordance.curation import Tools, curation_report, recipe_text, save_curated, set_aside
+    from accordance.curation import Tools, curation_report, recipe_text, save_curated
 
     if output is not None:
         if any((output / name).exists() for name in ("curation.json", "recipe.yaml")) and not overwrite:
@@ -98,18 +97,16 @@ def _curate(
             )
         check_writable(output)
     found = read_records(data, **reading).materialise()
-    rejected = set_aside(data, found.account, split=reading["split"])
     with terminal.progress() as progress:
         tools = Tools(resolve=lambda name: resolve_scorer(name)[0], progress=progress)
         curated = pipeline.run(found, tools)
-    report = curation_report(curated, recipe_text(pipeline), rejected=len(rejected), dry_run=output is None)
+    report = curation_report(curated, recipe_text(pipeline), dry_run=output is None)
+    tell_set_aside(terminal, report, found, output)
     if output is not None:
-        files = save_curated(curated, output, pipeline, rejected)
+        files = save_curated(curated, output, pipeline)
         _, page = report.save(output, "report")
         report.data("files", {name: str(path) for name, path in files.items()} | {"report": str(page)})
         terminal.say(f"Records: {files['records']}   account: {files['account']}   report: {page}", "dim")
-        if rejected:
-            terminal.say(f"{len(rejected)} rows could not be read; they are in {files['rejected']}", "yellow")
     terminal.result(report.to_dict(), report.print)
 
 

@@ -26,9 +26,7 @@ def data(
     format: o.Format = None,
     split: o.Split = None,
     limit: o.Limit = None,
-    on_error: Annotated[
-        str, typer.Option("--on-error", "--on_error", help="`raise`, or `skip` malformed rows.")
-    ] = "raise",
+    on_error: o.OnError = "skip",
     max_length: Annotated[
         int | None,
         typer.Option("--max-length", "--max_length", help="What this limit would cut; needs --model."),
@@ -49,6 +47,7 @@ def data(
 
     Example: `accord data --records feedback.jsonl --model Qwen/Qwen2.5-0.5B-Instruct --max-length 1024`
     """
+    from accordance.app.aside import tell_set_aside
     from accordance.app.folder import check_writable
     from accordance.app.plan import view_of
     from accordance.app.sources import model_source, read_records
@@ -63,11 +62,13 @@ def data(
         for name, value in (("chat_template", chat_template), ("eos_token", eos_token)):
             if value is not None:
                 raise ConfigError(f"{name} has no effect without a model", remedy="name one: --model")
-    found = read_records(records, format=format, split=split, limit=limit, on_error=on_error)
+    found = read_records(records, format=format, split=split, limit=limit, on_error=on_error, may_be_empty=True)
     policy: Any = model and load_policy(model_source(model), chat_template=chat_template, eos_token=eos_token)
     kind = None if objective is None else view_of(get_objective(objective), found)
     report = preflight(found, policy or None, max_length=max_length, objective_kind=kind)
     if output_dir is not None:
         check_writable(output_dir)
+    tell_set_aside(terminal, report, found, output_dir, listed=False)
+    if output_dir is not None:
         report.save(output_dir, "preflight")
     terminal.result(report.to_dict(), report.print)

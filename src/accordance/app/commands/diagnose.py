@@ -57,6 +57,7 @@ def discretion(
     format: o.Format = None,
     split: o.Split = None,
     limit: o.Limit = None,
+    on_error: o.OnError = "skip",
     seed: o.Seed = 0,
     output_dir: Folder = None,
     as_json: o.AsJson = False,
@@ -72,7 +73,7 @@ def discretion(
     from accordance.diagnostics import discretion_report, oracle_votes
 
     _ready(verbose, output_dir)
-    records = _records(data, format, split, limit)
+    records = _records(data, format, split, limit, on_error)
     table = PairTable.from_records(records, attribute)
     principles = _principles(principle)
     asked = asked_judge(judge, budget, cache)
@@ -125,6 +126,7 @@ def tampering(
     format: o.Format = None,
     split: o.Split = None,
     limit: o.Limit = None,
+    on_error: o.OnError = "skip",
     seed: o.Seed = 0,
     output_dir: Folder = None,
     as_json: o.AsJson = False,
@@ -147,7 +149,7 @@ def tampering(
         return
     if bias is None or coupling is not None:
         raise ConfigError("DATA needs --bias, and takes no --coupling", where="accord diagnose tampering")
-    records = _records(data, format, split, limit)
+    records = _records(data, format, split, limit, on_error)
     _tell(terminal, _audit(records, bias, scorer, quality, model, seed), records, output_dir)
 
 
@@ -301,19 +303,18 @@ def _ready(verbose: bool, output_dir: str | None) -> None:
         check_writable(output_dir)
 
 
-def _records(data: str, format: str | None, split: str | None, limit: int | None) -> Records:
-    from accordance.app.sources import is_lab, lab_records
-    from accordance.feedback import load_records
+def _records(data: str, format: str | None, split: str | None, limit: int | None, on_error: str) -> Records:
+    from accordance.app.sources import read_records
 
-    if is_lab(data):
-        found = lab_records(data)
-        return found if limit is None else found.select(range(min(limit, len(found))))
-    return load_records(data, format=format, split=split, limit=limit).materialise()
+    return read_records(data, format=format, split=split, limit=limit, on_error=on_error).materialise()
 
 
 def _tell(terminal: Terminal, report: Report, records: Records | None, output_dir: str | None) -> None:
     if records is not None:
+        from accordance.app.aside import tell_set_aside
+
         report.data("records", records.account.to_dict())
+        tell_set_aside(terminal, report, records, output_dir)
     if output_dir is not None:
         _, page = report.save(output_dir, "diagnose")
         terminal.say(f"Report: {page}", "dim")

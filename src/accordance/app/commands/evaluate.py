@@ -25,6 +25,7 @@ def evaluate(
     format: o.Format = None,
     split: o.Split = None,
     limit: o.Limit = None,
+    on_error: o.OnError = "skip",
     samples: Annotated[int, typer.Option("--samples", min=0, help="Prompts that are answered.")] = 64,
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", "--max_new_tokens", min=1, help="Where answers are cut.")
@@ -44,6 +45,7 @@ def evaluate(
 
     Example: `accord evaluate --model runs/align --reference lab:base --records heldout.jsonl --scorer population`
     """
+    from accordance.app.aside import tell_set_aside
     from accordance.app.folder import check_folder, check_writable
     from accordance.app.scorers import resolve_scorer
     from accordance.app.sources import model_source, read_records
@@ -56,7 +58,7 @@ def evaluate(
         check_folder(output_dir, resume=False, overwrite=False)
         check_writable(output_dir)
     judge, by_group = resolve_scorer(scorer)
-    found = read_records(records, format=format, split=split, limit=limit).materialise()
+    found = read_records(records, format=format, split=split, limit=limit, on_error=on_error).materialise()
     how = {"dtype": dtype or "auto", "chat_template": chat_template, "eos_token": eos_token}
     report = measure(
         load_policy(model_source(model), **how),
@@ -70,4 +72,7 @@ def evaluate(
         output_dir=output_dir,
         seed=seed,
     )
+    tell_set_aside(terminal, report, found, output_dir, listed=False)
+    if output_dir is not None and found.account.dropped:
+        report.save(output_dir)
     terminal.result(report.to_dict(), report.print)

@@ -61,9 +61,7 @@ def explain(
     format: o.Format = None,
     split: o.Split = None,
     limit: o.Limit = None,
-    on_error: Annotated[
-        str, typer.Option("--on-error", "--on_error", help="`raise`, or `skip` malformed rows.")
-    ] = "raise",
+    on_error: o.OnError = "skip",
     samples: Annotated[int, typer.Option("--samples", min=100, help="Bootstrap resamples.")] = 1000,
     level: Annotated[
         float, typer.Option("--level", min=0.0001, max=0.5, help="False discovery rate that is allowed.")
@@ -86,11 +84,11 @@ def explain(
     """
     from accordance.analysis import LENGTH, JudgeRatings
     from accordance.analysis import explain as work
+    from accordance.app.aside import tell_set_aside
     from accordance.app.folder import check_writable
     from accordance.app.scorers import resolve_scorer
-    from accordance.app.sources import is_lab, lab_records
+    from accordance.app.sources import read_records
     from accordance.core.errors import ConfigError
-    from accordance.feedback import load_records
 
     if not verbose:
         silence_loaded()
@@ -106,11 +104,7 @@ def explain(
         if not hasattr(rater, "score"):
             raise ConfigError("this scorer compares pairs; it gives single responses no score", found=name)
         makers.append(JudgeRatings({name: rater}))  # type: ignore[dict-item]
-    if is_lab(data):
-        found = lab_records(data)
-        found = found if limit is None else found.select(range(min(limit, len(found))))
-    else:
-        found = load_records(data, format=format, split=split, limit=limit, on_error=on_error).materialise()  # type: ignore[arg-type]
+    found = read_records(data, format=format, split=split, limit=limit, on_error=on_error).materialise()
     report = work(
         found,
         features=makers,
@@ -126,8 +120,7 @@ def explain(
         seed=seed,
     )
     report.data("records", found.account.to_dict())
-    if found.account.dropped:
-        report.warn(f"{sum(found.account.dropped.values())} of {found.account.read} rows were not used")
+    tell_set_aside(terminal, report, found, output_dir)
     if output_dir is not None:
         _, page = report.save(output_dir, "explain")
         terminal.say(f"Report: {page}", "dim")

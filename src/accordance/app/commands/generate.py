@@ -42,6 +42,7 @@ def generate(
     ] = None,
     seed: o.Seed = 0,
     limit: o.Limit = None,
+    on_error: o.OnError = "skip",
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="Write a jsonl file of prompts and completions.")
     ] = None,
@@ -57,7 +58,8 @@ def generate(
     `accord generate --model runs/align --prompts questions.jsonl -n 4 -o answers.jsonl`;
     `accord generate --model lab:base -p "what is a good snack?" --guide population --candidates 8`
     """
-    from accordance.app.sources import model_source
+    from accordance.app.aside import tell_set_aside
+    from accordance.app.sources import model_source, read_records
     from accordance.core.errors import ConfigError
     from accordance.core.record import as_prompt
     from accordance.evaluation.saving import prompt_text
@@ -70,8 +72,11 @@ def generate(
     if candidates is not None and guide is None:
         raise ConfigError("--candidates has no effect without --guide", where="candidates", found=candidates)
     asked: list[Any] = [as_prompt(text) for text in prompt or ()]
+    aside = None
     if prompts is not None:
-        asked += [record.prompt for record in _records(prompts, limit)]
+        found = read_records(prompts, limit=limit, on_error=on_error).materialise()
+        asked += [record.prompt for record in found]
+        aside = tell_set_aside(terminal, None, found, None)
     policy = load_policy(
         model_source(model), dtype=dtype or "auto", chat_template=chat_template, eos_token=eos_token
     )
@@ -113,7 +118,8 @@ def generate(
                 mark = "" if completion["finished"] else " […]"
                 console.print("  " + completion["text"] + mark, markup=False, highlight=False)
 
-    terminal.result({"model": writer.name, "seed": seed, "output": output, "rows": rows}, show)
+    outcome = {"model": writer.name, "seed": seed, "output": output, "rows": rows}
+    terminal.result(outcome if aside is None else outcome | {"set_aside": aside}, show)
 
 
 def _guided(policy: Any, guide: str, candidates: int) -> Any:
@@ -121,12 +127,6 @@ def _guided(policy: Any, guide: str, candidates: int) -> Any:
     from accordance.inference import GuidedPolicy
 
     return GuidedPolicy(policy, resolve_rewards(guide)[0], candidates)
-
-
-def _records(source: str, limit: int | None) -> Any:
-    from accordance.app.sources import read_records
-
-    return read_records(source, limit=limit)
 
 
 def _write(path: str, rows: list[dict[str, Any]]) -> None:

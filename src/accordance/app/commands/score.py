@@ -36,6 +36,7 @@ def score(
     format: o.Format = None,
     split: o.Split = None,
     limit: o.Limit = None,
+    on_error: o.OnError = "skip",
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="Write the table: .csv, .jsonl or .parquet.")
     ] = None,
@@ -50,6 +51,7 @@ def score(
     Examples: `accord score --model lab:base --records lab:demo -o logprobs.parquet`;
     `accord score --scorer rewards.py:brevity --records feedback.jsonl`
     """
+    from accordance.app.aside import tell_set_aside
     from accordance.app.scorers import resolve_scorer
     from accordance.app.sources import model_source, read_records
     from accordance.core.errors import ConfigError
@@ -63,7 +65,7 @@ def score(
         )
     if output is not None and Path(output).suffix not in _WRITERS:
         raise ConfigError("unknown kind of table", found=output, expected=f"one of: {', '.join(_WRITERS)}")
-    found = read_records(records, format=format, split=split, limit=limit).materialise()
+    found = read_records(records, format=format, split=split, limit=limit, on_error=on_error).materialise()
     table = _responses(found)
     if model is not None:
         policy = load_policy(
@@ -91,7 +93,15 @@ def score(
         console.print("Means: " + ", ".join(f"{name} {value:.3f}" for name, value in means.items()))
 
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
-    terminal.result({"records": found.account.to_dict(), "mean": means, "output": output, "rows": rows}, show)
+    aside = tell_set_aside(terminal, None, found, None)
+    outcome = {
+        "records": found.account.to_dict(),
+        "set_aside": aside,
+        "mean": means,
+        "output": output,
+        "rows": rows,
+    }
+    terminal.result(outcome, show)
 
 
 def _responses(records: Records) -> pd.DataFrame:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from accordance.app import options as o
 from accordance.app.terminal import Terminal, command, silence_loaded
-
-if TYPE_CHECKING:
-    from accordance.core.record import Records
 
 ANSWERS, RECORDS, SETTINGS, DROPPED = (
     "answers.db",
@@ -70,6 +67,7 @@ def synthesize(
     format: o.Format = None,
     split: o.Split = None,
     limit: o.Limit = None,
+    on_error: o.OnError = "skip",
     seed: o.Seed = 0,
     as_json: o.AsJson = False,
     verbose: o.Verbose = False,
@@ -80,7 +78,9 @@ def synthesize(
     `accord synthesize ultrafeedback --model lab:writers --set critique=true --dry-run`;
     `accord synthesize rank --model lab:base --judge api:openai/gpt-4o --budget 5000 -o runs/made --resume`
     """
+    from accordance.app.aside import tell_set_aside
     from accordance.app.folder import check_writable
+    from accordance.app.sources import read_records
     from accordance.core.asking import AnswerCache, Budget
     from accordance.core.record import Account
     from accordance.curation.synthesis import METHODS
@@ -113,12 +113,13 @@ def synthesize(
     cache = AnswerCache(folder / ANSWERS if not dry_run or (folder / ANSWERS).exists() else None)
     spent = Budget(budget)
     way = _method(given, cache, spent)
-    source = _records(records, format, split, limit)
+    source = read_records(records, format=format, split=split, limit=limit, on_error=on_error).materialise()
     drafts = way.drafts(source, Account())
     costs = way.cost(drafts)
     plan = cost_report(way, costs, len(drafts), spent)
     plan.data("answers_in_cache", len(cache))
     if dry_run:
+        tell_set_aside(terminal, plan, source, None)
         terminal.result(plan.to_dict(), plan.print)
         return
     most = sum(cost.calls for cost in costs)
@@ -135,6 +136,7 @@ def synthesize(
     report = synthesis_report(made, way, costs, spent, seed=seed)
     report.data("settings", given)
     report.data("folder", str(folder))
+    tell_set_aside(terminal, report, source, folder)
     _, page = report.save(folder, "synthesize")
     terminal.say(f"Records: {folder / RECORDS}; report: {page}", "dim")
     terminal.result(report.to_dict(), report.print)
@@ -187,12 +189,6 @@ def _check_folder(folder: Path, given: dict[str, Any], *, resume: bool) -> None:
             expected=", ".join(f"{key}: {value!r}" for key, value in other.items()),
             remedy="the same settings (the budget may differ), or another --output-dir",
         )
-
-
-def _records(source: str, format: str | None, split: str | None, limit: int | None) -> Records:
-    from accordance.app.sources import read_records
-
-    return read_records(source, format=format, split=split, limit=limit).materialise()
 
 
 def _list(terminal: Terminal, methods: Any) -> None:

@@ -84,9 +84,9 @@ def _strings(row: Row, column: str) -> list[str] | None:
     if isinstance(value, str):
         value = [value]
     if value is None:
-        raise Unusable(f"null {column!r}")
+        raise Unusable(f"null {column!r}", "text or messages")
     if not isinstance(value, list) or not all(item is None or isinstance(item, str) for item in value):
         return None
     if not value or not any((item or "").strip() for item in value):
-        raise Unusable(f"empty {column!r}")
+        raise Unusable(f"empty {column!r}", "text that is more than blanks")
     return [row.clean(item or "") for item in value]

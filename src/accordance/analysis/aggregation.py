@@ -72,6 +72,7 @@ def model_comparisons(flat: FlatPairs, records: Records) -> tuple[Comparisons | 
     people = np.where(
         flat.annotator >= 0, flat.annotator, flat.annotator.max(initial=0) + 1 + np.arange(len(flat))
     )
+    weight = None if (flat.weight == 1).all() else flat.weight[usable]
     used = np.unique(np.concatenate([first[usable], second[usable]]))
     code = np.full(len(names), -1)
     code[used] = np.arange(len(used))
@@ -81,6 +82,7 @@ def model_comparisons(flat: FlatPairs, records: Records) -> tuple[Comparisons | 
         code[second[usable]],
         flat.label[usable],
         np.unique(people[usable], return_inverse=True)[1],
+        weight,
     )
     return made, int((~usable).sum())
 
@@ -140,7 +142,7 @@ def aggregation_report(
     flat = FlatPairs.of(records)
     wanted = which_attribute(records.materialise(), ("comparison", "rating"), attribute)
     names = flat.names["attribute"]
-    flat = flat.select(flat.attribute == (-1 if wanted is None else names.index(wanted)))
+    flat = flat.select((flat.attribute == (-1 if wanted is None else names.index(wanted))) & (flat.weight > 0))
     games, without = model_comparisons(flat, records)
     people = annotator_reliability(flat)
     if games is None and people is None:

@@ -84,6 +84,8 @@ def analyse(
         ConfigError: a control that is no feature, or no feature that differs often enough.
     """
     made, rare = everything(table, makers)
+    if not table.weight.all():
+        made, table = made.select(table.weight > 0), table.select(table.weight > 0)
     held = tuple(controls)
     for name in held:
         if name not in made.names and name not in rare:
@@ -182,13 +184,10 @@ def explain(
 
 def reliability(records: Records, attribute: str | None = None) -> People | None:
     """How far each annotator of some records can be trusted; None where no two judged the same pair."""
-    flat, wanted = (
-        FlatPairs.of(records),
-        which_attribute(records.materialise(), ("comparison", "rating"), attribute),
-    )
-    return annotator_reliability(
-        flat.select(flat.attribute == (-1 if wanted is None else flat.names["attribute"].index(wanted)))
-    )
+    flat = FlatPairs.of(records)
+    wanted = which_attribute(records.materialise(), ("comparison", "rating"), attribute)
+    code = -1 if wanted is None else flat.names["attribute"].index(wanted)
+    return annotator_reliability(flat.select((flat.attribute == code) & (flat.weight > 0)))
 
 
 def _constitution(

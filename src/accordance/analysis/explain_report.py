@@ -89,8 +89,8 @@ def tell(
         ("accuracy_controls", found.predicted_by_controls, "By the controls alone", ", ".join(found.controls)),
     ):
         right = np.where(odds == 0, 0.5, (odds > 0) == (table.label > 0.5))[decided]
-        report.add(key, proportion(right, clusters=clusters, seed=seed), label=label, note=note, unit="share",
-                   headline=key == "accuracy")  # fmt: skip
+        share = proportion(right, clusters=clusters, weights=table.weight[decided], seed=seed)
+        report.add(key, share, label=label, note=note, unit="share", headline=key == "accuracy")
     if found.nulls is not None:
         report.add(
             "shuffled_runs_with_findings", found.nulls.runs_with_findings, headline=True,
@@ -195,10 +195,10 @@ def _length(report: Report, found: Explanation) -> None:
     gap, table = found.made.column(LENGTH), found.table
     some = (gap != 0) & (table.label != 0.5)
     won = ((gap > 0) == (table.label > 0.5))[some].astype(float)
-    share = proportion(won, clusters=table.clusters[0][some].tolist())
+    share = proportion(won, clusters=table.clusters[0][some].tolist(), weights=table.weight[some])
     report.add("longer_preferred", share, label="The longer response is preferred", unit="share")
     if some.sum() >= 60:
-        report.figure("Length", figures.length_curve(np.exp(np.abs(gap[some])), won))
+        report.figure("Length", figures.length_curve(np.exp(np.abs(gap[some])), won, table.weight[some]))
 
 
 def _examples(report: Report, found: Explanation, names: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from accordance.analysis.table import PairTable
+from accordance.analysis.table import PEOPLE, PairTable
 from accordance.core.errors import ConfigError, DataError, unknown
 from accordance.core.scorer import Scorer
 
@@ -181,12 +181,17 @@ def everything(
     Args:
         table: the comparisons.
         makers: of features.
-        least: in at least so many prompts (or of so many people, see `PairTable.clusters`) a feature must differ.
+        least: in at least so many prompts a feature must differ; where intervals are over people (see
+            `PairTable.clusters`), for so many of them, or half of them where that is fewer, ten at the least.
 
     Returns:
         The differences, and the features left out with the number of prompts or people in which they differ.
     """
     made = Differences.join([maker.differences(table) for maker in makers])
-    code = table.clusters[0]
-    some = {name: len(np.unique(code[column != 0])) for name, column in zip(made.names, made.values.T)}
+    (code, unit), counts = table.clusters, table.weight > 0
+    if unit == "people":
+        least = min(least, max(PEOPLE, len(np.unique(code)) // 2))
+    some = {
+        name: len(np.unique(code[(column != 0) & counts])) for name, column in zip(made.names, made.values.T)
+    }
     return made.keep([n for n in made.names if some[n] >= least]), {n: c for n, c in some.items() if c < least}

@@ -99,12 +99,13 @@ def disagreement(
     return figure
 
 
-def length_curve(ratio: np.ndarray, longer_won: np.ndarray, bins: int = 8) -> Figure:
+def length_curve(ratio: np.ndarray, longer_won: np.ndarray, weight: np.ndarray, bins: int = 8) -> Figure:
     """How often the longer response is preferred, by how much longer it is.
 
     Args:
         ratio: words of the longer over words of the shorter, above 1, shape [n].
         longer_won: 1 where the longer was preferred, shape [n].
+        weight: how much each counts, above 0, shape [n].
         bins: of equally many comparisons.
     """
     from accordance.core.stats import wilson
@@ -115,7 +116,12 @@ def length_curve(ratio: np.ndarray, longer_won: np.ndarray, bins: int = 8) -> Fi
     with matplotlib.rc_context(STYLE):
         axes.axhline(0.5, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         x = [float(np.median(ratio[part])) for part in parts]
-        found = [wilson(float(longer_won[part].sum()), len(part)) for part in parts]
+        # As many comparisons as the weights are worth (Kish 1965).
+        worth = [float(weight[part].sum() ** 2 / (weight[part] ** 2).sum()) for part in parts]
+        found = [
+            wilson(float(np.average(longer_won[part], weights=weight[part])) * n, n)
+            for part, n in zip(parts, worth)
+        ]
         axes.fill_between(
             x, [f.low for f in found], [f.high for f in found], color=PALETTE[0], alpha=0.18, linewidth=0
         )

@@ -221,7 +221,7 @@ def joint(
         label: 1 the first was preferred, 0 the second, shape [n].
         clusters: codes of what hangs together, shape [n]; whole clusters are drawn in the bootstrap.
         unit: what the clusters are.
-        weight: of each comparison.
+        weight: of each comparison, shape [n]: 2 is the comparison twice, 0 its absence.
         samples: resamples; each is one Newton step from the estimate, on the resample's own score and Hessian,
             so that time is linear in the comparisons and does not grow with the resamples. 0 gives no intervals.
         seed: of the resampling.
@@ -234,12 +234,15 @@ def joint(
     """
     if not len(made) == len(label) == len(clusters):
         raise DataError("rows don't match", found=f"{len(made)}, {len(label)}, {len(clusters)}")
+    if weight is not None and not weight.all():
+        counts = weight > 0
+        made, label, clusters, weight = made.select(counts), label[counts], clusters[counts], weight[counts]
     varies = (made.values != 0).any(0) if len(made) else np.zeros(len(made.names), dtype=bool)
     if not varies.all():
         raise DataError("a feature never differs", found=[n for n, some in zip(made.names, varies) if not some])
-    scale = np.sqrt((made.values**2).mean(0)) if standardise else np.ones(len(made.names))
-    x = made.values / scale
     w = np.ones(len(label)) if weight is None else weight
+    scale = np.sqrt(np.average(made.values**2, axis=0, weights=w)) if standardise else np.ones(len(made.names))
+    x = made.values / scale
     beta = logit(x, label, w, ridge=ridge)
     score, hessian, many = _by_cluster(x, label, w, beta, clusters, seed)
     penalty = np.full(len(beta), ridge)
@@ -254,7 +257,7 @@ def joint(
     shift, shift_low, shift_high = (_shift(x, b, w) for b in (beta, low, high))
     return Effects(
         made.names, beta, low, high, se, p, fdr(p), scale, shift, shift_low, shift_high,
-        (x != 0).mean(0), len(label), many, unit,
+        np.average(x != 0, axis=0, weights=w), len(label), many, unit,
     )  # fmt: skip
 
 
@@ -308,9 +311,9 @@ def cross_validated(
     seed: int = 0,
 ) -> np.ndarray:
     """Log-odds predicted for each comparison by a regression that has not seen its group, shape [n]."""
-    scale = np.sqrt((made.values**2).mean(0))
-    x = made.values / np.where(scale > 0, scale, 1)
     w = np.ones(len(label)) if weight is None else weight
+    scale = np.sqrt(np.average(made.values**2, axis=0, weights=w))
+    x = made.values / np.where(scale > 0, scale, 1)
     distinct, code = np.unique(groups, return_inverse=True)
     fold = np.random.default_rng(seed).permutation(len(distinct))[code] % folds
     predicted = np.zeros(len(label))

@@ -75,7 +75,7 @@ def riding(found: Explanation, quality: str | None = None, *, level: float = 0.0
     code = table.clusters[0]
     gaps, losses = [], {}
     for name in names:
-        gaps.append(gap := _gap(made.column(name), worth[name], code, seed))
+        gaps.append(gap := _gap(made.column(name), worth[name], code, table.weight, seed))
         i, j = found.single.names.index(name), held.names.index(name)
         before, after = found.single.weight[i], held.weight[j]
         goes = (gap.low if before > 0 else -gap.high) > 0
@@ -113,9 +113,9 @@ def tell_riding(report: Report, found: Riding) -> None:
         )
 
 
-def _gap(x: np.ndarray, quality: np.ndarray, code: np.ndarray, seed: int) -> Interval:
+def _gap(x: np.ndarray, quality: np.ndarray, code: np.ndarray, weight: np.ndarray, seed: int) -> Interval:
     """Mean quality gap towards the side with more of a factor, over comparisons that differ in it."""
     some = x != 0
-    unit = float(np.sqrt((quality**2).mean())) or 1.0
+    unit = float(np.sqrt(np.average(quality**2, weights=weight))) or 1.0
     towards = np.sign(x[some]) * quality[some] / unit
-    return bootstrap(towards, clusters=code[some].tolist(), seed=seed, samples=_SAMPLES)
+    return bootstrap(towards, clusters=code[some].tolist(), weights=weight[some], seed=seed, samples=_SAMPLES)

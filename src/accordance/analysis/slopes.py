@@ -83,7 +83,9 @@ def by_group(
     groups = [g for g in range(len(called)) if counts[g] >= least]
     if len(groups) < 2:
         return None
-    scaled = Differences(made.names, made.values / np.sqrt((made.values**2).mean(0)))
+    scaled = Differences(
+        made.names, made.values / np.sqrt(np.average(made.values**2, axis=0, weights=table.weight))
+    )
     cells = np.full((4, len(groups), len(made.names)), np.nan)
     for row, g in enumerate(groups):
         inside = code == g

@@ -15,10 +15,13 @@ from accordance.core.errors import DataError
 from accordance.core.flat import array, expand, lengths
 from accordance.core.record import Records
 from accordance.core.views import ANY, which_attribute
+from accordance.core.weights import weights_in
 
 #: Arrow makes its functions when it is imported, which type checkers don't see.
 pc: Any = pyarrow.compute
 _BATCH = 20_000
+#: From so many people on, intervals are over people: a bootstrap over fewer says little.
+PEOPLE = 10
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class PairTable:
         text_prompt: the record of each response, shape [t].
         first, second: the two responses of each comparison, indices into `texts`, shape [n].
         label: 1 the first was preferred, 0 the second, 0.5 a tie, shape [n].
-        weight: how much each comparison counts, shape [n].
+        weight: how much each comparison counts, shape [n]: 2 is the comparison twice.
         person: who judged, an index into `people`, or -1 where nobody is named, shape [n].
         group: the group of whoever judged, an index into `groups`, or -1, shape [n].
         people, groups: their names.
@@ -70,9 +73,9 @@ class PairTable:
     def clusters(self) -> tuple[np.ndarray, str]:
         """What hangs together, as codes per comparison, and its name: people where all are named, else prompts.
 
-        People only where there are at least ten: a bootstrap over fewer says little.
+        People only where there are at least ten (`PEOPLE`).
         """
-        if len(self) and (self.person >= 0).all() and len(np.unique(self.person)) >= 10:
+        if len(self) and (self.person >= 0).all() and len(np.unique(self.person)) >= PEOPLE:
             return np.unique(self.person, return_inverse=True)[1], "people"
         return np.unique(self.prompt, return_inverse=True)[1], "prompts"
 
@@ -146,14 +149,16 @@ class PairTable:
     def from_records(cls, records: Records, attribute: str | None = None) -> PairTable:
         """Every comparison of the records without ties; a ranking of K responses gives all its pairs.
 
-        A rating by one person of several responses counts as a comparison, as in `core.views.pairs`.
+        A rating by one person of several responses counts as a comparison, as in `core.views.pairs`. Judgments count
+        by their weights (`core.weights`); those of weight 0 are as if they were not there.
 
         Args:
             records: a table.
             attribute: judgments of this attribute only; None takes overall ones, or the only attribute there is.
 
         Raises:
-            DataError: judgments on several attributes and none chosen, or no comparison without a tie.
+            DataError: judgments on several attributes and none chosen, no comparison without a tie, or weights that
+                are none.
         """
         if not isinstance(records.dataset, Dataset):
             records = records.materialise()
@@ -171,6 +176,7 @@ class PairTable:
         if wanted != ANY:
             same = pc.is_null(attributes) if wanted is None else pc.equal(attributes, wanted)
             keep = pc.fill_null(same, False).to_numpy(zero_copy_only=False).astype(bool)
+        keep &= joined["weight"] > 0
         tie = keep & (joined["label"] == 0.5)
         keep &= ~tie
         if not keep.any():
@@ -189,7 +195,7 @@ class PairTable:
             first=joined["first"],
             second=joined["second"],
             label=joined["label"],
-            weight=np.ones(len(keep)),
+            weight=joined["weight"],
             person=person,
             group=group,
             people=people,
@@ -215,6 +221,7 @@ def _flat(batch: pa.Table) -> dict[str, Any]:
         "first": first.astype(np.int64),
         "second": second.astype(np.int64),
         "label": label,
+        "weight": weights_in(batch, lengths(judgments))[rows],
         **{name: said.field(name).take(of).cast(pa.string()) for name in ("annotator", "group", "attribute")},
     }
 
@@ -227,7 +234,8 @@ def _join(parts: list[dict[str, Any]]) -> dict[str, Any]:
     joined: dict[str, Any] = {
         name: np.concatenate([p[name] + by[i] for i, p in enumerate(parts)]) for name, by in moved.items()
     }
-    joined["label"] = np.concatenate([p["label"] for p in parts])
+    for name in ("label", "weight"):
+        joined[name] = np.concatenate([p[name] for p in parts])
     for name in ("texts", "prompts"):
         joined[name] = pa.concat_arrays([p[name] for p in parts])
     return joined

@@ -29,6 +29,7 @@ class Comparisons:
         first, second: indices into `items`, shape [n].
         outcome: 1 the first won, 0 the second won, 0.5 a tie, shape [n].
         people: who judged, as codes 0 .. m - 1, shape [n]; each comparison its own person where unknown.
+        weight: how much each counts, shape [n]; None where all count the same. Elo, which goes by order, has none.
     """
 
     items: tuple[Hashable, ...]
@@ -36,6 +37,7 @@ class Comparisons:
     second: np.ndarray
     outcome: np.ndarray
     people: np.ndarray
+    weight: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -80,9 +82,13 @@ class Comparisons:
     def wins(self) -> np.ndarray:
         """W[i, j]: how often i was preferred to j, ties as half; shape [k, k]."""
         k = len(self.items)
-        flat = np.bincount(self.first * k + self.second, weights=self.outcome, minlength=k * k)
-        flat += np.bincount(self.second * k + self.first, weights=1 - self.outcome, minlength=k * k)
-        return flat.reshape(k, k)
+        return np.bincount(*self.won(), minlength=k * k).reshape(k, k)
+
+    def won(self) -> tuple[np.ndarray, np.ndarray]:
+        """Winner * k + loser, and how much of a win it is, for both sides of every comparison; shape [2n] each."""
+        k, weight = len(self.items), 1.0 if self.weight is None else self.weight
+        cell = np.concatenate([self.first * k + self.second, self.second * k + self.first])
+        return cell, np.concatenate([self.outcome * weight, (1 - self.outcome) * weight])
 
 
 def bradley_terry(wins: np.ndarray, prior: float = PRIOR, steps: int = 100) -> np.ndarray:
@@ -238,10 +244,16 @@ def aggregate(
         level: of the intervals.
 
     Raises:
-        ConfigError: unknown method, or negative samples.
+        ConfigError: unknown method, negative samples, or Elo of comparisons that have weights.
     """
     if method not in METHODS and method != "elo":
         raise unknown("method", method, [*METHODS, "elo"], where="aggregate")
+    if method == "elo" and comparisons.weight is not None:
+        raise ConfigError(
+            "Elo goes by the order of the comparisons and has no weights",
+            where="aggregate",
+            remedy="another method, such as bradley_terry",
+        )
     if samples < 0:
         raise ConfigError("samples can't be negative", found=samples)
     score = elo(comparisons) if method == "elo" else METHODS[method](comparisons.wins())
@@ -283,8 +295,7 @@ def _draws(c: Comparisons, method: str, samples: int, people: int, seed: int) ->
             )
         return np.array(made)
     # One cell per person, winner and loser, so that a resample costs as much as there are cells.
-    winner = np.concatenate([c.first * k + c.second, c.second * k + c.first])
-    amount = np.concatenate([c.outcome, 1 - c.outcome])
+    winner, amount = c.won()
     key, place = np.unique(np.concatenate([c.people, c.people]) * (k * k) + winner, return_inverse=True)
     cells = np.bincount(place, weights=amount)
     made = []

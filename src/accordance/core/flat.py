@@ -13,6 +13,7 @@ import pyarrow.compute
 from datasets import Dataset
 
 from accordance.core.record import Records
+from accordance.core.weights import weights_in
 
 #: Arrow makes its functions when it is imported, which type checkers don't see.
 pc: Any = pyarrow.compute
@@ -31,6 +32,7 @@ class FlatPairs:
         number: which of its judgments, shape [n].
         first, second: the two responses, counted over the whole table, in the order shown, shape [n].
         label: 1 the first was preferred, 0 the second, 0.5 a tie, shape [n].
+        weight: how much the judgment counts (`core.weights`), shape [n].
         annotator, group, attribute: codes into `names`, -1 where there is none, shape [n].
         names: the names behind the codes.
         response_row: the record of each response, shape [t].
@@ -45,6 +47,7 @@ class FlatPairs:
     first: np.ndarray
     second: np.ndarray
     label: np.ndarray
+    weight: np.ndarray
     annotator: np.ndarray
     group: np.ndarray
     attribute: np.ndarray
@@ -80,6 +83,7 @@ class FlatPairs:
             "first",
             "second",
             "label",
+            "weight",
             *_NAMES,
             "response_row",
             "source",
@@ -93,7 +97,7 @@ class FlatPairs:
 
     def select(self, places: Any) -> FlatPairs:
         """The comparisons at these places, or where this mask is true; responses and prompts stay."""
-        columns = ("row", "number", "first", "second", "label", *_NAMES)
+        columns = ("row", "number", "first", "second", "label", "weight", *_NAMES)
         kept = {name: getattr(self, name)[places] for name in columns}
         return FlatPairs(**{**{name: getattr(self, name) for name in self.__dataclass_fields__}, **kept})
 
@@ -169,6 +173,7 @@ def _part(batch: Any, books: dict[str, dict[str | None, int]]) -> dict[str, np.n
         "first": first.astype(np.int64),
         "second": second.astype(np.int64),
         "label": label,
+        "weight": weights_in(batch, lengths(judgments))[rows],
         "response_row": np.repeat(np.arange(len(many)), many),
         "source": _codes(each.field("source"), books["source"]),
         "text": _hashes(each.field("messages").to_pylist()),

@@ -77,6 +77,7 @@ def bootstrap(
     statistic: Callable[[np.ndarray], float] | None = None,
     *,
     clusters: Sequence[Hashable] | None = None,
+    weights: np.ndarray | None = None,
     seed: int = 0,
     samples: int = 1000,
     level: float = 0.95,
@@ -88,6 +89,7 @@ def bootstrap(
         statistic: from an array of observations to a number; the mean (vectorised) by default.
         clusters: one label per observation; whole clusters are drawn, so that answers to one prompt or by one
             person are not counted as independent.
+        weights: of each observation in the mean, shape [n]: 2 stands for the observation twice, 0 for its absence.
         seed: of the resampling.
         samples: resamples.
         level: confidence level.
@@ -97,21 +99,26 @@ def bootstrap(
 
     Raises:
         DataError: NaN among the values, or clusters of another length.
+        ConfigError: weights of a statistic other than the mean.
     """
     _z(level)
     data = np.asarray(list(values), dtype=np.float64)
+    if weights is not None:
+        if statistic is not None:
+            raise ConfigError("weights have no effect on a statistic other than the mean", where="bootstrap")
+        data, clusters, weights = _present(data, clusters, weights)
     labels = _codes(clusters, len(data))
     if np.isnan(data).any():
         raise DataError("NaN among the values", where="bootstrap", found=f"{int(np.isnan(data).sum())} NaN")
     if len(data) == 0:
         return Interval(math.nan, math.nan, math.nan, 0, level)
     many = int(labels.max()) + 1
-    estimate = float(data.mean() if statistic is None else statistic(data))
+    estimate = float(np.average(data, weights=weights) if statistic is None else statistic(data))
     if many < 2:
         return Interval(estimate, math.nan, math.nan, many, level)
     generator = np.random.default_rng(seed)
     if statistic is None:
-        draws = _bootstrap_means(data, labels, many, samples, generator)
+        draws = _bootstrap_means(data, labels, many, samples, generator, weights)
     else:
         members = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])
         draws = np.array(
@@ -128,6 +135,7 @@ def proportion(
     outcomes: Iterable[float],
     *,
     clusters: Sequence[Hashable] | None = None,
+    weights: np.ndarray | None = None,
     seed: int = 0,
     samples: int = 1000,
     level: float = 0.95,
@@ -137,7 +145,7 @@ def proportion(
     Args:
         outcomes: each in [0, 1] (1 success, 0 failure, 0.5 a tie), shape [n].
         clusters: one label per outcome; observations of one cluster are resampled together.
-        seed, samples, level: see `bootstrap`.
+        weights, seed, samples, level: see `bootstrap`; weights that are all 1 change nothing.
 
     Returns:
         The mean of the outcomes and its interval. Where all clusters agree the bootstrap has no width, so the
@@ -146,15 +154,19 @@ def proportion(
     data = np.asarray(list(outcomes), dtype=np.float64)
     if len(data) and (np.isnan(data).any() or data.min() < 0 or data.max() > 1):
         raise DataError("outcomes of a share lie in [0, 1]", where="proportion", found=repr(data[:5]))
+    if weights is not None:
+        data, clusters, weights = _present(data, clusters, weights)
+        weights = None if (weights == 1).all() else weights
     labels = _codes(clusters, len(data))
     many = int(labels.max()) + 1 if len(data) else 0
-    if many == len(data):
+    if many == len(data) and weights is None:
         return wilson(float(data.sum()), len(data), level)
-    drawn = bootstrap(data, clusters=labels.tolist(), seed=seed, samples=samples, level=level)
+    drawn = bootstrap(data, clusters=labels.tolist(), weights=weights, seed=seed, samples=samples, level=level)
     if many > 1 and drawn.low < drawn.high:
         return drawn
-    around = wilson(float(data.mean()) * many, many, level)
-    return Interval(float(data.mean()), around.low, around.high, many, level)
+    mean = float(np.average(data, weights=weights))
+    around = wilson(mean * many, many, level)
+    return Interval(mean, around.low, around.high, many, level)
 
 
 def paired_difference(
@@ -249,17 +261,32 @@ def fdr(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def _bootstrap_means(
-    data: np.ndarray, labels: np.ndarray, many: int, samples: int, generator: np.random.Generator
+    data: np.ndarray,
+    labels: np.ndarray,
+    many: int,
+    samples: int,
+    generator: np.random.Generator,
+    weights: np.ndarray | None = None,
 ) -> np.ndarray:
     """Means of `samples` resamples of whole clusters, in blocks so that memory stays bounded."""
-    sums = np.bincount(labels, weights=data, minlength=many)
-    counts = np.bincount(labels, minlength=many)
+    sums = np.bincount(labels, weights=data if weights is None else data * weights, minlength=many)
+    counts = np.bincount(labels, weights=weights, minlength=many)
     block = max(1, _CELLS // many)
     means = []
     for start in range(0, samples, block):
         drawn = generator.integers(many, size=(min(block, samples - start), many))
         means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
     return np.concatenate(means)
+
+
+def _present(
+    data: np.ndarray, clusters: Sequence[Hashable] | None, weights: np.ndarray
+) -> tuple[np.ndarray, Sequence[Hashable] | None, np.ndarray]:
+    """The observations that count at all."""
+    if len(weights) != len(data):
+        raise DataError("one weight per observation", found=f"{len(weights)} and {len(data)}")
+    kept = np.flatnonzero(weights > 0)
+    return data[kept], None if clusters is None else [clusters[i] for i in kept.tolist()], weights[kept]
 
 
 def _codes(clusters: Sequence[Hashable] | None, n: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -45,9 +46,25 @@ HOSTILE: Mapping[str, re.Pattern[str]] = {
     "writes the verdict itself": re.compile(
         r"^[ \t*]*(?:VERDICT|SCORE(?: \d+)?|RATING|VOTE(?: \d+)?|LABELS?)[ \t]*:", re.MULTILINE | re.IGNORECASE
     ),
-    "imitates the marks": re.compile(r"<<+ ?/?[\w ]+ ?[0-9a-f]{6,}|^<<+\w|<</", re.IGNORECASE | re.MULTILINE),
+    "imitates the marks": re.compile(
+        r"<<+ ?/?[\w ]+ ?[0-9a-f]{6,}|^<<+\w|<</|^Task: [a-z ]+\.$|^Marks carry the sign\b",
+        re.IGNORECASE | re.MULTILINE,
+    ),
     "imitates the markup of a chat": _MARKUP,
+    "speaks in another's turn": re.compile(
+        r"^[ \t]*(?:#{2,4} ?(?:system|user|human|assistant|instructions?|input|response)[ \t]*(?::|$)|"
+        r"(?:\*\*)?(?:system|user|human|assistant)(?: (?:message|prompt))?(?:\*\*)?[ \t]*:|"
+        r"\[/?(?:system|user|assistant)\]|</?(?:system|user|human|assistant)>)",
+        re.IGNORECASE | re.MULTILINE,
+    ),
 }
+HIDES = "hides characters"
+#: Characters that are not seen: of no width, turning the direction of what is read, or tags that spell out text.
+#: Joiners and direction marks belong to many scripts, but not between two letters of ours; tags belong to flags.
+_HIDDEN = re.compile(
+    "[\u200b\u2060-\u2064\u202a-\u202e\u2066-\u2069]|(?<!\\A)\ufeff|(?<=[A-Za-z])[\u200c-\u200f]+(?=[A-Za-z])|"
+    "(?<![\U0001f3f4\U000e0020-\U000e007f])[\U000e0000-\U000e007f]+"
+)
 
 
 @dataclass(frozen=True)
@@ -110,12 +127,18 @@ def disarm(text: str) -> str:
 
 
 def hostile(text: str) -> tuple[str, ...]:
-    """The kinds of `HOSTILE` that a text shows; empty for nearly all texts.
+    """The kinds of `HOSTILE` that a text shows, and `HIDES`; empty for nearly all texts.
 
-    It is a list of patterns, not a proof: what finds nothing may still be hostile, and what it finds may be
-    an innocent quotation. The marks protect; this tells.
+    Patterns are looked for in the text as it is seen: without characters that are hidden, tags spelt out, and wide
+    letters as plain ones. It is a list of patterns, most of them English, not a proof: what finds nothing may still
+    be hostile, and what it finds may be an innocent quotation. The marks protect; this tells.
     """
-    return tuple(kind for kind, pattern in HOSTILE.items() if pattern.search(text))
+    if text.isascii():
+        return tuple(kind for kind, pattern in HOSTILE.items() if pattern.search(text))
+    spelt = "".join(chr(ord(c) - 0xE0000) if 0xE0020 <= ord(c) < 0xE007F else c for c in text)
+    seen = unicodedata.normalize("NFKC", _HIDDEN.sub("", spelt))
+    found = tuple(kind for kind, pattern in HOSTILE.items() if pattern.search(seen) or pattern.search(text))
+    return (*found, HIDES) if _HIDDEN.search(text) else found
 
 
 def fields(answer: str) -> dict[str, list[str]]:

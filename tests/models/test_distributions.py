@@ -60,9 +60,33 @@ def test_divergences_and_expectations_equal_those_of_full_scores(shared, rows, m
     torch.testing.assert_close(out.tokens, engine(GROUPS).tokens, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [1 << 24, 16 * 261])
+def test_how_concentrated_the_policys_own_distribution_is_equals_that_of_full_scores(rows, monkeypatch):
+    monkeypatch.setattr(heads, "CHUNK_SCORES", rows)
+    model = llama(0, 0.2).eval()
+    out = Engine(model)(GROUPS, compared=Compared(collision=True, greatest=True))
+    probs = everything(model).exp().detach()
+    torch.testing.assert_close(out.collision, (probs**2).sum(-1).log(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(out.greatest, probs.amax(-1).log(), rtol=1e-5, atol=1e-5)
+    reached = torch.autograd.grad(
+        (out.collision + out.greatest).sum(), list(model.parameters()), retain_graph=True
+    )
+    assert out.kl is None and not any(gradient.any() for gradient in reached)
+    torch.testing.assert_close(out.tokens, Engine(model)(GROUPS).tokens, rtol=1e-5, atol=1e-5)
+
+
 def test_nothing_but_the_log_probabilities_is_computed_unless_asked_for():
     out = Engine(llama())(GROUPS)
-    assert out.kl is out.teacher_kl is out.advantage is out.table is out.layers is out.hidden is None
+    assert (
+        out.kl
+        is out.teacher_kl
+        is out.advantage
+        is out.table
+        is out.layers
+        is out.hidden
+        is out.collision
+        is None
+    )
 
 
 @pytest.mark.parametrize("shared", [True, False])

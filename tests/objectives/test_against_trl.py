@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
-from trl_losses import LogitPairs, TokenTable, trl_cpo, trl_dpo, trl_kto, trl_orpo
+from trl_losses import LogitPairs, TokenTable, trl_cpo, trl_dpo, trl_kto, trl_orpo, trl_rollouts
 
-from accordance.core.objective import UnaryLogps
+from accordance.core.objective import ListLogps, PairLogps, Tokens, UnaryLogps
 from accordance.objectives import bco, get_objective
 
 pytest.importorskip("trl")
@@ -25,6 +27,14 @@ DPO_FAMILY = [
     ("apo_down", {"beta": 0.3}, "apo_down", {"beta": 0.3}),
     ("exo_pair", {"beta": 0.3, "label_smoothing": 0.1}, "exo_pair", {"beta": 0.3, "label_smoothing": 0.1}),
     ("aot", {"beta": 0.3}, "aot", {"beta": 0.3}),
+    ("aot_unpaired", {"beta": 0.3}, "aot_unpaired", {"beta": 0.3}),
+    (
+        "aot_unpaired",
+        {"beta": 0.3, "label_smoothing": 0.2},
+        "aot_unpaired",
+        {"beta": 0.3, "label_smoothing": 0.2},
+    ),
+    ("sppo", {"beta": 0.3}, "sppo_hard", {"beta": 0.3}),
     ("discopop", {"beta": 0.3, "tau": 0.07}, "discopop", {"beta": 0.3, "discopop_tau": 0.07}),
     (
         "f_dpo",
@@ -73,6 +83,61 @@ def test_dpo_family_equals_trl_pair_by_pair(name, options, loss_type, trl_option
         ours.append(get_objective(name, **options)(table.pairs()))
         theirs.append(trl_dpo(table, loss_type, **trl_options).reshape(1))
     torch.testing.assert_close(torch.cat(ours), torch.cat(theirs), rtol=1e-5, atol=1e-5)
+
+
+def with_tokens(table: TokenTable, collision: Tensor) -> PairLogps:
+    """The pairs of a table with their tokens, rows 2i and 2i + 1 being chosen and rejected of pair i."""
+    pairs, mask = table.pairs(), table.completion[:, 1:].bool()
+    size = len(pairs.chosen)
+    order = torch.arange(2 * size).view(2, size).T.flatten()  # from the table's halves to pairs
+    row = torch.arange(2 * size).repeat_interleave(table.lengths[order])
+    logp = torch.cat([table.logps[i][mask[i]] for i in order])
+    against = torch.cat([collision[i][mask[i]] for i in order])
+    return replace(pairs, tokens=Tokens(logp, row, collision=against))
+
+
+@pytest.mark.parametrize("base, loss_type, options", [
+    ("dpo", "sigmoid", {"beta": 0.3}), ("ipo", "ipo", {"beta": 0.2}), ("apo_down", "apo_down", {"beta": 0.4})
+])  # fmt: skip
+def test_wpo_equals_trls_weighting_around_any_loss(base, loss_type, options):
+    """The weight has no gradient: its own would show in the gradients that are compared."""
+    table = TokenTable.random(2 * 6, seed=11)
+    collision = -torch.rand(table.ref.shape, generator=torch.Generator().manual_seed(1))
+    ours = get_objective(f"wpo({base})", **options)(with_tokens(table, collision)).mean()
+    assert_same(ours, trl_dpo(table, loss_type, collision, **options), table.leaf)
+    assert not torch.allclose(ours, get_objective(base, **options)(table.pairs()).mean(), rtol=1e-2)
+
+
+@pytest.mark.parametrize("name, options, trainer, trl_options", [
+    ("grpo", {"clip": 0.1, "beta": 0.3}, "GRPOTrainer", {"epsilon_low": 0.1, "epsilon_high": 0.1, "beta": 0.3}),
+    ("dr_grpo", {"max_length": 50}, "GRPOTrainer", {"loss_type": "dr_grpo", "max_completion_length": 50}),
+    ("dapo", {}, "GRPOTrainer", {"loss_type": "dapo", "epsilon_high": 0.28}),
+    ("gspo", {"clip": 0.05, "clip_high": 0.08}, "GRPOTrainer",
+     {"importance_sampling_level": "sequence", "epsilon_low": 0.05, "epsilon_high": 0.08}),
+    ("rloo", {}, "RLOOTrainer", {}),
+])  # fmt: skip
+def test_policy_gradients_equal_trl(name, options, trainer, trl_options):
+    table = TokenTable.random(12, seed=12)
+    generator = torch.Generator().manual_seed(2)
+    old = table.logps.detach() + 0.3 * torch.randn(table.ref.shape, generator=generator)
+    old = old * table.completion[:, 1:]
+    advantages = torch.randn(12, generator=generator)
+    mask = table.completion[:, 1:].bool()
+    row = torch.arange(12).repeat_interleave(table.lengths)
+    lists = ListLogps(
+        table.logps.sum(1).view(3, 4),
+        table.lengths.view(3, 4),
+        torch.ones(3, 4, dtype=torch.bool),
+        ref=table.ref.sum(1).view(3, 4),
+        old=old.sum(1).view(3, 4),
+        tokens=Tokens(table.logps[mask], row, table.ref[mask]),
+        old_tokens=old[mask],
+        extras={"advantages": advantages.view(3, 4)},
+    )
+    objective = get_objective(name, **options)
+    losses = objective(lists)
+    ours = losses.sum() / table.lengths.sum() if objective.unit == "tokens" else losses.mean()
+    assert_same(ours, trl_rollouts(table, old, advantages, trainer, **trl_options), table.leaf)
 
 
 def test_rewards_of_dpo_are_those_that_trl_logs():

@@ -15,7 +15,7 @@ from accordance.core.objective import ListLogps, Tokens
 from accordance.lab.tabular import TabularPolicy, TokenTable
 from accordance.objectives import across_workers, advantages, get_objective, weighted_sum
 
-FAMILY = ("reinforce", "rloo", "grpo", "dr_grpo", "dapo", "gspo")
+FAMILY = ("reinforce", "reinforce_plus_plus", "rloo", "grpo", "dr_grpo", "dapo", "gspo")
 
 
 def ragged(seed: int = 0) -> ListLogps:
@@ -80,7 +80,7 @@ def test_gspo_takes_the_geometric_mean_of_a_responses_token_ratios():
 
 def test_unit_of_dapo_is_a_token_and_that_of_the_others_a_group():
     assert {name: get_objective(name).unit for name in FAMILY} == {
-        name: "tokens" if name == "dapo" else "examples" for name in FAMILY
+        name: "tokens" if name in ("dapo", "reinforce_plus_plus") else "examples" for name in FAMILY
     }
 
 

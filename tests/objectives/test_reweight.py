@@ -20,6 +20,8 @@ from accordance.objectives import (
     lcpo,
     objective_names,
     objective_options,
+    pair_weights,
+    wpo,
     wrapper,
     wrapper_names,
 )
@@ -29,13 +31,16 @@ from accordance.objectives.parts import log_ratio, log_sigmoid, margin, pairwise
 def wrappable(name: str) -> bool:
     """Whether its pairs are two answers to one prompt, and it keeps no running values."""
     built = get_objective(name)
-    return built.bundle is PairLogps and not built.state and built.arrange is None and built.rewards is not None
+    if built.bundle is not PairLogps or built.arrange is not None or built.rewards is None:
+        return False
+    return not built.state and not built.ranked
 
 
 PAIRWISE = [name for name in objective_names() if wrappable(name)]
 AT_TOKENS = {"sparsepo"}  # gradients come through the tokens alone
 AROUND = {"mapl", "spo"}  # they put more responses around a pair; see test_several
-NEUTRAL = {"lcpo": {"initial": 1.0}, "focal": {"exponent": 0.0}, "conflict": {}, "soft": {}}
+# The tokens of `full_bundle` are exactly as likely as what wpo holds them against.
+NEUTRAL = {"lcpo": {"initial": 1.0}, "focal": {"exponent": 0.0}, "conflict": {}, "soft": {}, "wpo": {}}
 
 
 def full_bundle(**changes) -> PairLogps:
@@ -47,7 +52,8 @@ def full_bundle(**changes) -> PairLogps:
     row = torch.arange(12).repeat_interleave(lengths)
     whole = pairs.tokens
     assert whole is not None
-    tokens = replace(whole, logp=(sums / lengths)[row], row=row, ref=(refs / lengths)[row])
+    each = (sums / lengths)[row]
+    tokens = replace(whole, logp=each, row=row, ref=(refs / lengths)[row], collision=each)
     extras = {"annotator": torch.arange(6) % 3, "conflict": torch.ones(6), "soft_label": torch.ones(6)}
     return replace(pairs, tokens=tokens, extras={**pairs.extras, **extras, **changes})
 
@@ -61,7 +67,7 @@ def test_every_wrapper_has_a_neutral_value_in_this_test():
 def test_neutral_value_reproduces_the_base_bit_for_bit_with_its_gradient(name, outer):
     base = get_objective(name)
     wrapped = get_objective(f"{outer}({name})", **{f"{outer}.{k}": v for k, v in NEUTRAL[outer].items()})
-    assert (wrapped.reference, wrapped.tokens) == (base.reference, base.tokens)
+    assert (wrapped.reference, wrapped.tokens) == (base.reference, base.tokens or outer == "wpo")
     results = []
     for objective in (base, wrapped):
         leaf = pair_bundle().chosen.requires_grad_()
@@ -165,6 +171,44 @@ def test_swapping_pairs_swaps_their_tokens():
     torch.testing.assert_close(sums[1::2], swapped.rejected)
     assert (swapped.tokens.row.diff() >= 0).all()
     assert torch.equal(swapped.swapped().tokens.ref, pairs.tokens.ref)
+
+
+# WPO.
+
+
+def test_wpo_weighs_a_pair_by_how_likely_the_policy_is_to_write_it_and_takes_no_gradient_through_that():
+    pairs = pair_bundle()
+    assert pairs.tokens is not None
+    g = torch.Generator().manual_seed(3)
+    sampled, greedy = -torch.rand(2, len(pairs.tokens.row), generator=g, dtype=torch.float64)
+    logp = pairs.tokens.logp.clone().requires_grad_()
+    pairs = replace(pairs, tokens=replace(pairs.tokens, logp=logp, collision=sampled, greatest=greedy))
+    mean = (pairs.chosen / pairs.chosen_length + pairs.rejected / pairs.rejected_length).exp()
+    torch.testing.assert_close(wpo(dpo(), alignment="none")(pairs), dpo()(pairs) * mean)
+    for alignment, against in (("sampled", sampled), ("greedy", greedy)):
+        apart = (pairs.tokens.logp - against).detach()
+        by_hand = [
+            sum(apart[pairs.tokens.row == 2 * i + side].mean() for side in (0, 1)).exp() for i in range(6)
+        ]
+        weights = pair_weights(pairs, alignment)
+        torch.testing.assert_close(weights, torch.stack(by_hand))
+        assert not weights.requires_grad
+        torch.testing.assert_close(wpo(dpo(), alignment=alignment)(pairs), dpo()(pairs) * weights)
+
+
+def test_wpo_asks_for_what_it_holds_tokens_against_and_refuses_pairs_without_it():
+    whole = {a: get_objective("wpo(dpo)", alignment=a).whole for a in ("sampled", "greedy", "none")}
+    assert whole == {"sampled": ("collision",), "greedy": ("greatest",), "none": ()}
+    with pytest.raises(DataError, match="does not tell it"):
+        get_objective("wpo(dpo)")(pair_bundle())
+    assert get_objective("wpo(tdpo)").whole == ("kl", "collision")
+
+
+@pytest.mark.parametrize("outer", ["wpo", "lcpo", "focal"])
+@pytest.mark.parametrize("name", ["aot", "aot_unpaired"])
+def test_losses_that_sort_the_pairs_of_a_batch_are_not_weighed_pair_by_pair(outer, name):
+    with pytest.raises(ConfigError, match="rank in the batch"):
+        get_objective(f"{outer}({name})")
 
 
 # Expressions.

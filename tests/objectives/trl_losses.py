@@ -54,7 +54,12 @@ def _accelerator() -> SimpleNamespace:
     def same(x: Tensor) -> Tensor:
         return x
 
-    return SimpleNamespace(device=torch.device("cpu"), gather=same, gather_for_metrics=same)
+    def reduce(x: Tensor, reduction: str) -> Tensor:
+        return x
+
+    return SimpleNamespace(
+        device=torch.device("cpu"), gather=same, gather_for_metrics=same, reduce=reduce, num_processes=1
+    )
 
 
 def _bookkeeping() -> dict[str, Any]:
@@ -69,20 +74,23 @@ def _bookkeeping() -> dict[str, Any]:
     }
 
 
-def _model_of(table: TokenTable) -> Any:
+def _model_of(table: TokenTable, log_sum_sq_probs: Tensor | None = None) -> Any:
     zeros = torch.zeros_like(table.logps)
     outputs = SimpleNamespace(log_probs=table.logps, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool())
+    outputs.log_sum_sq_probs = log_sum_sq_probs
     return lambda **_: outputs
 
 
-def trl_dpo(table: TokenTable, loss_type: str, **options: Any) -> Tensor:
-    """`trl.DPOTrainer._compute_loss` on the pairs of a table: the mean loss."""
+def trl_dpo(
+    table: TokenTable, loss_type: str, log_sum_sq_probs: Tensor | None = None, **options: Any
+) -> Tensor:
+    """`trl.DPOTrainer._compute_loss` on the pairs of a table: the mean loss, weighted where sums are given."""
     from trl import DPOTrainer
 
     trainer = SimpleNamespace(
         **_bookkeeping(),
         ld_alpha=None,
-        use_weighting=False,
+        use_weighting=log_sum_sq_probs is not None,
         loss_types=[loss_type],
         loss_weights=[1.0],
         beta=options.get("beta", 0.1),
@@ -99,7 +107,7 @@ def trl_dpo(table: TokenTable, loss_type: str, **options: Any) -> Tensor:
         "ref_chosen_logps": chosen_ref,
         "ref_rejected_logps": rejected_ref,
     }
-    return DPOTrainer._compute_loss(trainer, _model_of(table), inputs, False)
+    return DPOTrainer._compute_loss(trainer, _model_of(table, log_sum_sq_probs), inputs, False)
 
 
 def trl_kto(table: TokenTable, bundle: UnaryLogps, loss_type: str = "kto", **options: Any) -> Tensor:
@@ -194,3 +202,47 @@ def trl_orpo(data: LogitPairs, beta: float) -> Tensor:
 
     model = lambda *_, **__: SimpleNamespace(logits=data.logits)  # noqa: E731
     return _without_init(ORPOTrainer, beta=beta).get_batch_loss_metrics(model, data.batch())[0]
+
+
+def trl_rollouts(table: TokenTable, old: Tensor, advantages: Tensor, trainer: str, **options: Any) -> Tensor:
+    """`_compute_loss` of `trl.GRPOTrainer` or `trl.RLOOTrainer` on the rows of a table as samples: the mean loss.
+
+    Args:
+        table: responses; their reference is the reference.
+        old: log-probs of their tokens when sampled, of the shape of `table.logps`.
+        advantages: one per response.
+        trainer: ``GRPOTrainer`` or ``RLOOTrainer``.
+        **options: in the place of the defaults below.
+    """
+    import trl
+
+    mask = table.completion[:, 1:]
+    zeros = torch.zeros_like(old)
+    common = {
+        **_bookkeeping(),
+        "_get_per_token_logps_and_entropies": lambda *_, **__: (table.logps, zeros, None),
+        "top_entropy_quantile": 1.0,
+        "off_policy_mask_threshold": None,
+        "importance_sampling_level": "token",
+        "use_vllm": False,
+        "_entropy_bonus_enabled": False,
+        "beta": 0.0,
+        "epsilon_low": 0.2,
+        "epsilon_high": 0.2,
+        "loss_type": "grpo",
+        "max_completion_length": 256,
+        "args": SimpleNamespace(delta=None, use_bias_correction_kl=False),
+    }
+    common |= {"model": SimpleNamespace(training=False), "_metrics": {"eval": defaultdict(list)}}
+    inputs = {
+        "prompt_ids": mask[:, :0],
+        "prompt_mask": mask[:, :0],
+        "completion_ids": mask,
+        "completion_mask": mask,
+        "advantages": advantages,
+        "old_per_token_logps": old,
+        "old_logps": (old * mask).sum(1),
+        "ref_per_token_logps": table.ref,
+        "num_items_in_batch": mask.sum(),
+    }
+    return getattr(trl, trainer)._compute_loss(SimpleNamespace(**common | options), None, inputs)

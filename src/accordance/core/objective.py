@@ -35,6 +35,9 @@ class Tokens:
         states: the last hidden state from which each token is predicted, shape [tokens, width], of the policy or of
             a critic's own model, where the objective asks for it.
         extras: further values per token by name, shape [tokens] each.
+        collision: log of the summed squared probabilities of the policy's own distribution at each token's place,
+            shape [tokens], where the objective asks for it; no gradient.
+        greatest: log of the largest probability in it, likewise.
     """
 
     logp: Tensor
@@ -46,6 +49,8 @@ class Tokens:
     layers: Tensor | None = None
     states: Tensor | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    collision: Tensor | None = None
+    greatest: Tensor | None = None
 
     def select(self, index: Tensor, row: Tensor) -> Tokens:
         """Some of the tokens (indices, or True where kept), under these rows."""
@@ -248,8 +253,8 @@ class Auxiliary(nn.Module):
 B = TypeVar("B", bound=Bundle)
 Unit = Literal["examples", "tokens"]
 
-#: Comparisons of whole distributions over the vocabulary that an objective may ask for; fields of `Tokens`.
-Whole = Literal["kl", "teacher_kl", "advantage"]
+#: What of whole distributions over the vocabulary an objective may ask for; fields of `Tokens`.
+Whole = Literal["kl", "teacher_kl", "advantage", "collision", "greatest"]
 
 
 @dataclass(frozen=True)
@@ -281,8 +286,10 @@ class Objective(Generic[B]):
             whole batch: who samples then computes it once, for all that one update is made of, from a bundle with
             `old` in the place of `logp`, and hands it back in the extra ``advantages``. None where each list
             stands for itself.
-        whole: which comparisons of whole distributions it reads off the tokens. ``kl`` takes a live reference;
-            ``teacher_kl`` a teacher, ``advantage`` a teacher and its reference.
+        whole: what of whole distributions it reads off the tokens. ``kl`` takes a live reference; ``teacher_kl`` a
+            teacher, ``advantage`` a teacher and its reference; ``collision`` and ``greatest`` the policy alone.
+        ranked: whether an example's loss hangs on its rank among the others of the batch, so that wrappers, which
+            weigh and swap single examples, make no sense around it.
         hidden: whether it needs the policy's hidden state at the end of each response.
         layers: whether it needs the reference's hidden states of all layers.
         module: its trainable parts, or None.
@@ -313,6 +320,7 @@ class Objective(Generic[B]):
     state: dict[str, Tensor] = field(default_factory=dict)
     advantages: Callable[[Any], Tensor] | None = None
     whole: tuple[Whole, ...] = ()
+    ranked: bool = False
     hidden: bool = False
     layers: bool = False
     module: Auxiliary | None = None

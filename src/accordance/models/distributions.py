@@ -77,11 +77,15 @@ class Compared:
         kl: yields KL(table || policy).
         teacher_kl: likewise.
         advantage: two tables; yields the policy's expectation of log first - log second.
+        collision: whether to yield log sum p^2 of the policy's own distribution, without gradient.
+        greatest: whether to yield log max p of it, without gradient.
     """
 
     kl: Table | None = None
     teacher_kl: Table | None = None
     advantage: tuple[Table, Table] | None = None
+    collision: bool = False
+    greatest: bool = False
 
 
 @torch.no_grad()
@@ -144,6 +148,10 @@ def compared_logps(
         if compared.advantage is not None:
             first, second = (table.logps(at).to(logps) for table in compared.advantage)
             rows.append((probs * (first - second)).sum(-1))
+        if compared.collision:
+            rows.append((2 * logps).logsumexp(-1).detach())
+        if compared.greatest:
+            rows.append(logps.amax(-1).detach())
         return torch.stack(rows)
 
     parts = [

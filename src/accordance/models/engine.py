@@ -47,7 +47,7 @@ class GroupLogps:
         row: which response each token belongs to, shape [tokens], ascending.
         entropy: entropy of each token's distribution, shape [tokens], where asked for.
         hidden: last hidden state at the end of each response, shape [responses, width], where asked for.
-        kl, teacher_kl, advantage: what `Compared` asks for, shape [tokens] each.
+        kl, teacher_kl, advantage, collision, greatest: what `Compared` asks for, shape [tokens] each.
         table: this model's distributions at the labels, without gradient, where asked for.
         layers: every layer's hidden state *at* each token (not before it), the embedding first, shape [tokens,
             layers + 1, width], where asked for; without gradient.
@@ -64,6 +64,8 @@ class GroupLogps:
     kl: Tensor | None = None
     teacher_kl: Tensor | None = None
     advantage: Tensor | None = None
+    collision: Tensor | None = None
+    greatest: Tensor | None = None
     table: HeadTable | None = None
     layers: Tensor | None = None
     states: Tensor | None = None
@@ -212,6 +214,8 @@ class Engine:
             kl=out.get("kl"),
             teacher_kl=out.get("teacher_kl"),
             advantage=out.get("advantage"),
+            collision=out.get("collision"),
+            greatest=out.get("greatest"),
             table=HeadTable(out["states"].detach(), self._own_head(), self.transform) if table else None,
             layers=_at_tokens(out["layers"], packed) if layers else None,
             states=out["states"] if states else None,

@@ -18,6 +18,7 @@ from accordance.objectives.language import coh, cut, flagged_tokens, hindsight_p
 from accordance.objectives.listwise import plackett_luce, pro
 from accordance.objectives.multilevel import distinguishing, mapl
 from accordance.objectives.mutual import mutual_information, sami
+from accordance.objectives.on_policy import pair_weights, wpo
 from accordance.objectives.online import Extragradient, over_lists
 from accordance.objectives.parts import (
     Score,
@@ -44,12 +45,14 @@ from accordance.objectives.policy_gradient import (
     gspo,
     policy_gradient,
     reinforce,
+    reinforce_plus_plus,
     rloo,
 )
 from accordance.objectives.ppo import ValueHead, ppo
 from accordance.objectives.ppo_gae import gae, token_rewards, whitened
 from accordance.objectives.preference import (
     aot,
+    aot_unpaired,
     apo_down,
     apo_zero,
     bco_pair,
@@ -93,6 +96,7 @@ __all__ = [
     "adpa",
     "advantages",
     "aot",
+    "aot_unpaired",
     "apo_down",
     "apo_zero",
     "apo_zero_unpaired",
@@ -150,6 +154,7 @@ __all__ = [
     "objective_options",
     "orpo",
     "over_lists",
+    "pair_weights",
     "pairwise",
     "pairwise_reward_loss",
     "parse_objective",
@@ -159,6 +164,7 @@ __all__ = [
     "ppo",
     "pro",
     "reinforce",
+    "reinforce_plus_plus",
     "rloo",
     "robust",
     "sami",
@@ -175,6 +181,7 @@ __all__ = [
     "unbiased_log_sigmoid",
     "weighted_sum",
     "whitened",
+    "wpo",
     "wrapper",
     "wrapper_names",
 ]

@@ -88,6 +88,7 @@ def weighted_sum(members: Sequence[tuple[Objective[Any], float]]) -> Objective[A
         state={f"{part.name}.{key}": value for part, _ in parts for key, value in part.state.items()},
         advantages=_one_advantages(parts),
         whole=tuple(dict.fromkeys(name for part, _ in parts for name in part.whole)),
+        ranked=any(part.ranked for part, _ in parts),
         hidden=any(part.hidden for part, _ in parts),
         layers=any(part.layers for part, _ in parts),
         module=_one_module(parts),

@@ -145,7 +145,7 @@ def policy_gradient(
 
 @objective("reinforce")
 def reinforce(baseline: Baseline = "batch", scale: Scale = "batch", beta: float = 0.0) -> Objective[ListLogps]:
-    """REINFORCE with the importance ratio of whole responses; the defaults are those of REINFORCE++.
+    """REINFORCE with the importance ratio of whole responses, unclipped; advantages are those of the whole batch.
 
     Args:
         baseline: what is subtracted from rewards: ``batch``, ``group``, ``leave_one_out`` or ``none``.
@@ -159,6 +159,29 @@ def reinforce(baseline: Baseline = "batch", scale: Scale = "batch", beta: float 
         level="sequence",
         clip=None,
         average="none",
+        kl=beta,
+        kl_in_reward=True,
+    )
+
+
+@objective("reinforce_plus_plus")
+def reinforce_plus_plus(beta: float = 0.0, clip: float = 0.2) -> Objective[ListLogps]:
+    """REINFORCE++ (arXiv:2501.03262): rewards standardised over the whole batch, PPO's clip, a mean over tokens.
+
+    The KL is taken off a response's reward as a whole; the paper gives each token what of it is still to come, which
+    is less noisy.
+
+    Args:
+        beta: weight of the KL from the reference, taken off the rewards.
+        clip: how far from 1 a token's ratio still pays.
+    """
+    require_positive(clip=clip)
+    require(beta >= 0, "beta", beta, ">= 0")
+    return policy_gradient(
+        baseline="batch",
+        scale="batch",
+        clip=(clip, clip),
+        average="tokens",
         kl=beta,
         kl_in_reward=True,
     )

@@ -6,6 +6,7 @@ log-ratio for all of them, which orders pairs otherwise where the loss is length
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from torch import Tensor
@@ -276,7 +277,31 @@ def aot(beta: float = 0.1, label_smoothing: float = 0.0) -> Objective[PairLogps]
         ref = (need_reference(pairs.ref_chosen) - need_reference(pairs.ref_rejected)).sort().values
         return shape(beta * (own - ref))[order.argsort()]  # each pair's loss stands in its own place
 
-    return pairwise(loss, score=plain, beta=beta)
+    return replace(pairwise(loss, score=plain, beta=beta), ranked=True)
+
+
+@objective("aot_unpaired")
+def aot_unpaired(beta: float = 0.1, label_smoothing: float = 0.0) -> Objective[PairLogps]:
+    """AOT across pairs (arXiv:2406.05882): rewards of chosen answers dominate those of rejected ones, as distributions.
+
+    The log-ratios of a batch's chosen answers and those of its rejected ones are sorted apart, and each rank of the
+    one is held against the same rank of the other: which answers were judged together does not matter. The loss of a
+    rank stands where its chosen answer does. As with `aot`, gradient accumulation (and a batch beyond ``max_tokens``,
+    which is cut) changes the loss.
+
+    Args:
+        beta: as in DPO.
+        label_smoothing: assumed share of wrong labels; 0 for none.
+    """
+    require_positive(beta=beta)
+    require_rate(label_smoothing=label_smoothing)
+    shape = log_sigmoid(label_smoothing)
+
+    def loss(chosen: Tensor, rejected: Tensor, _: PairLogps) -> Tensor:
+        up, order = chosen.sort()
+        return shape(up - rejected.sort().values)[order.argsort()]
+
+    return replace(pairwise(loss, score=log_ratio(), beta=beta), ranked=True)
 
 
 @objective("nca")

@@ -193,6 +193,13 @@ def _check_wrappable(name: str, base: Objective[Any], once: bool) -> None:
             found=f"{base.name} implies no rewards",
             expected="an objective that compares a chosen with a rejected answer",
         )
+    if base.ranked:
+        raise ConfigError(
+            f"{name} can't wrap {base.name}: what a pair costs there hangs on its rank in the batch, not on it alone",
+            where="objective",
+            found=f"{base.name} sorts the pairs of a batch",
+            expected="an objective that compares a chosen with a rejected answer",
+        )
     if base.state and not once:
         raise ConfigError(
             f"{name} can't wrap {base.name}: it keeps running values, which asking twice a step would spoil",

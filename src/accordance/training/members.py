@@ -144,6 +144,7 @@ def over_members(
     """
     reasons = (
         (len(parts_of(objective)) > 1, "it is a sum"),
+        (objective.ranked, "it sorts the pairs of a batch"),
         (bool(objective.state), "it keeps running values"),
         (objective.module is not None, "it has trained parts of its own"),
         (objective.unit == "tokens", "its loss is a mean over tokens, not examples"),

@@ -260,6 +260,8 @@ class PreferenceTrainer(Trainer):
             teacher_kl=tables[0] if "teacher_kl" in whole else None,
             advantage=(tables[0], tables[1]) if "advantage" in whole else None,
         )
+            collision="collision" in whole,
+            greatest="greatest" in whole,
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """The optimiser of the policy, and of the objective's own trainable parts."""

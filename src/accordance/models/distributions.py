@@ -131,7 +131,7 @@ def compared_logps(
     Returns:
         ``logps`` and ``entropy`` (without gradient), and the names that `compared` sets; shape [labels] each.
     """
-    names = ["logps", "entropy", *(name for name, table in vars(compared).items() if table is not None)]
+    names = ["logps", "entropy", *(name for name, asked in vars(compared).items() if asked)]
     if len(labels) == 0:
         empty = (hidden.sum(dtype=wide_type(hidden.dtype)) * 0).expand(0)
         return dict.fromkeys(names, empty)

@@ -12,7 +12,7 @@ from accordance.app.assistants import assistants
 from accordance.core.errors import ConfigError
 from accordance.core.record import Message, Record, Records
 from accordance.core.report import Report
-from accordance.curation.synthesis import METHODS
+from accordance.curation.synthesis import METHODS, Parts
 from accordance.feedback import save_records
 from tests.app.conftest import Accord
 
@@ -129,6 +129,17 @@ def test_tools_are_functions_by_name(accord: Accord, tmp_path: Path) -> None:
         (["ultrafeedback", "--model=lab"], "at least 2"),
         (["self-reference", "--model=lab"], "uses no models"),
         (["rank", "--model=lab", "--resume"], "nothing to go on with"),
+        (["janus", "--model=lab", "--judge=lab"], "--judge: janus uses no judge"),
+        (["self-align", "--model=lab", "--judge=api:openai/gpt-4o"], "self-align uses no judge"),
+        (["verbose-cloning", "--model=lab", "--judge=lab"], "it uses models"),
+        (["janus", "--model=lab", "--tool=nowhere:tool"], "uses no tools"),
+        (["self-align", "--model=lab", "--set", "guided=0.2"], "guided has no effect"),
+        (["self-reference", "--set", "limit=2"], "limit has no effect"),
+        (["tutoring", "--records=lab:steps", "--model=lab"], "uses no models"),
+        (["tutoring", "--records=lab:steps", "--judge=lab"], "uses no judge"),
+        (["tutoring", "--records=lab:steps", "--temperature=1"], "--temperature: tutoring uses no sampling"),
+        (["tutoring", "--records=lab:steps", "--budget=3"], "--budget: tutoring uses no sampling"),
+        (["tutoring"], "--records lab:steps"),
     ],
 )
 def test_what_can_not_be_done_is_refused_with_the_way_out(
@@ -136,6 +147,81 @@ def test_what_can_not_be_done_is_refused_with_the_way_out(
 ) -> None:
     found = accord("synthesize", *args, "--limit=2", "-o", str(tmp_path / "made"))
     assert found.exit_code == 2 and said in " ".join(found.stderr.split())
+
+
+class Watched:
+    """Parts that remember what was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+        self._parts = Parts(
+            [assistants(["lab"], "writer")[0]], assistants(["lab"], "judge")[0], (), {"seed": 1}
+        )
+
+    def __getattr__(self, name: str) -> object:
+        self.asked.add(name)
+        return getattr(self._parts, name)
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_a_method_declares_exactly_the_parts_that_it_uses(name: str) -> None:
+    found = METHODS[name]
+    parts = Watched()
+    if found.models > 1:
+        parts._parts = Parts(assistants(["lab:writers"], "writer"), parts._parts.judge, (), {"seed": 1})
+    found.build(parts)
+    used = {role for role, uses in found.uses.items() if uses and role != "sampling"}
+    assert parts.asked - {"sampling"} == used
+
+
+def test_tutoring_makes_pairs_of_turns_without_asking_anybody(accord: Accord, tmp_path: Path) -> None:
+    args = ["synthesize", "tutoring", "--limit=6", "--set", "dialogues=2", "-o", str(tmp_path / "made")]
+    found = accord.json(*args, "--records=lab:steps")
+    assert found["calls"] == found["calls_at_most"] == 0 and found["records"] == found["pairs"] > 10
+    records = load_records(tmp_path / "made" / "records.jsonl.gz")
+    assert {record.extras["fault"] for record in records} == {
+        "gives the answer away",
+        "misjudges the student",
+        "takes the wrong action",
+    }
+    problem = {
+        "prompt": "Ann has 3 apples and buys 4. How many has she?",
+        "answer": "7",
+        "steps": [{"question": "How much is 3 and 4?", "answer": "7", "hints": ["Start from 3."]}],
+    }
+    file = tmp_path / "problems.jsonl"
+    file.write_text(json.dumps(problem) + "\n" + json.dumps({"prompt": "no steps"}) + "\n")
+    plan = accord.json("synthesize", "tutoring", f"--records={file}", "--set", "balance=false", "--dry-run")
+    assert plan["items"] >= 4
+    file.write_text(json.dumps(problem | {"steps": [{"question": "How much?"}]}) + "\n")
+    wrong = accord.json("synthesize", "tutoring", f"--records={file}", "--dry-run", code=2)
+    assert "no steps of a problem" in wrong["problem"] and "problems.jsonl:1" in wrong["where"]
+
+
+def test_a_recipe_holds_the_options_and_the_settings_of_a_folder_are_one(
+    accord: Accord, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "made.yaml"
+    recipe.write_text("method: rank\nmodel: lab\nset: {n: 2}\nlimit: 6\n")
+    first = accord.json("synthesize", "--recipe", str(recipe), "-o", str(tmp_path / "a"))
+    assert first["items"] == 6 and first["calls"] == 18
+    again = str(tmp_path / "a" / "synthesize-settings.json")
+    accord.json("synthesize", "--recipe", again, "-o", str(tmp_path / "b"))
+    same = [load_records(tmp_path / f / "records.jsonl.gz").fingerprint() for f in "ab"]
+    assert same[0] == same[1]
+    other = accord.json("synthesize", "--recipe", again, "--limit=3", "--set", "n=3", "--dry-run")
+    assert other["items"] == 3 and other["calls_at_most"] == 12
+    tutoring = tmp_path / "t"
+    accord.json("synthesize", "tutoring", "--records=lab:steps", "--limit=2", "-o", str(tutoring))
+    accord.json("synthesize", "--recipe", str(tutoring / "synthesize-settings.json"), "-o", str(tmp_path / "u"))
+    for text, said in (
+        ("method: rank\nmodle: lab", "did you mean 'model'"),
+        ("model: lab", "no method"),
+        ("method: janus\nmodel: lab\njudge: lab", "uses no judge"),
+        ("method: rank\nmodel: lab\nlimit: [1]", "limit has a value of another kind"),
+    ):
+        recipe.write_text(text)
+        assert said in accord("synthesize", "--recipe", str(recipe), "-o", str(tmp_path / "c")).stderr
 
 
 def test_names_stand_for_assistants() -> None:

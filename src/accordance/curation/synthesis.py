@@ -20,6 +20,8 @@ from accordance.curation.dialectical import DialecticalAlignment
 from accordance.curation.janus import Multifaceted
 from accordance.curation.self_align import SelfAlign, VerboseCloning
 from accordance.curation.self_align_texts import COMPREHENSIVE, FIVE, SIXTEEN, read_exemplars
+from accordance.curation.tutoring import Student, Tutor
+from accordance.curation.tutoring_synthesis import Tutoring
 from accordance.feedback.candidates import DiverseSampler, IndependentSampler, JointSampler
 from accordance.feedback.reactions import AskedDetector, RuleDetector
 from accordance.feedback.self_reference import PRINCIPLE, SelfReference
@@ -34,13 +36,13 @@ class Parts:
 
     Attributes:
         models: who writes responses.
-        judge: who judges, labels and edits.
+        judge: who judges, labels and edits; None where nobody does.
         tools: what a judge may rely on.
         sampling: `max_new_tokens`, `temperature` and `seed` of the responses.
     """
 
     models: Sequence[Policy]
-    judge: Policy
+    judge: Policy | None
     tools: Sequence[Tool]
     sampling: Mapping[str, Any]
 
@@ -52,8 +54,10 @@ class Method:
     Attributes:
         name: as it is chosen by.
         summary: what it does, in a line.
-        needs: what it works on: ``prompts``, ``responses`` (records that have two or more), or ``conversations``.
+        needs: what it works on: ``prompts``, ``responses`` (records that have two or more), ``conversations``, or
+            ``problems``.
         models: the fewest models that write; 0 where none does.
+        judge: whether somebody judges.
         tools: whether it uses tools.
         build: makes it of parts; its keyword arguments are the options.
     """
@@ -62,8 +66,15 @@ class Method:
     summary: str
     needs: str
     models: int
+    judge: bool
     tools: bool
     build: Callable[..., Synthesis]
+
+    @property
+    def uses(self) -> dict[str, bool]:
+        """Which parts it uses; `sampling` where anybody is asked anything."""
+        asks = bool(self.models) or self.judge
+        return {"models": bool(self.models), "judge": self.judge, "tools": self.tools, "sampling": asks}
 
     @property
     def options(self) -> dict[str, Any]:
@@ -76,12 +87,18 @@ METHODS: dict[str, Method] = {}
 
 
 def method(
-    name: str, summary: str, *, needs: str = "prompts", models: int = 1, tools: bool = False
+    name: str,
+    summary: str,
+    *,
+    needs: str = "prompts",
+    models: int = 1,
+    judge: bool = True,
+    tools: bool = False,
 ) -> Callable[[Callable[..., Synthesis]], Callable[..., Synthesis]]:
     """Register a function of `Parts` and keyword options as a method."""
 
     def register(build: Callable[..., Synthesis]) -> Callable[..., Synthesis]:
-        METHODS[name] = Method(name, summary, needs, models, tools, build)
+        METHODS[name] = Method(name, summary, needs, models, judge, tools, build)
         return build
 
     return register
@@ -109,20 +126,46 @@ def make_method(name: str, parts: Parts, options: Mapping[str, Any] | None = Non
             found=[model.name for model in parts.models],
             expected=f"at least {chosen.models}",
         )
-    unused = (
-        "models"
-        if parts.models and not chosen.models
-        else "tools"
-        if parts.tools and not chosen.tools
-        else None
-    )
-    if unused:
-        raise ConfigError(f"{name} uses no {unused}", where=unused, remedy="leave them out")
+    for role, given in (("models", parts.models), ("judge", parts.judge), ("tools", parts.tools)):
+        if given:
+            refuse_unused(chosen, role, given)
+    if chosen.judge and parts.judge is None:
+        raise ConfigError(f"{name} needs a judge", where="judge")
     return chosen.build(parts, **options)
 
 
+def refuse_unused(chosen: Method, role: str, given: Any, where: str | None = None) -> None:
+    """Refuse what a method would not use.
+
+    Args:
+        chosen: the method.
+        role: a key of `Method.uses`.
+        given: what was given for it, for the message.
+        where: the option that gave it.
+
+    Raises:
+        ConfigError: the method has no use for it; says what it does use.
+    """
+    if chosen.uses[role]:
+        return
+    names = [getattr(one, "name", one) for one in (given if isinstance(given, (list, tuple)) else [given])]
+    used = [each for each, yes in chosen.uses.items() if yes and each != "sampling"]
+    raise ConfigError(
+        f"{chosen.name} uses no {role}",
+        where=where or role,
+        found=", ".join(map(str, names)),
+        expected=f"it uses {' and '.join(used) or 'nobody: all of it is scripted'}",
+        remedy="leave it out",
+    )
+
+
+def _asked(parts: Parts) -> Policy:
+    assert parts.judge is not None  # `make_method` looked
+    return parts.judge
+
+
 def _judge(parts: Parts, votes: int, rubric: str = GENERAL, scale: tuple[int, int] = (1, 10)) -> PolicyJudge:
-    return PolicyJudge(parts.judge, rubric, votes=votes, scale=scale, seed=int(parts.sampling.get("seed", 0)))
+    return PolicyJudge(_asked(parts), rubric, votes=votes, scale=scale, seed=int(parts.sampling.get("seed", 0)))
 
 
 @method("rank", "sample candidates, keep the best and the worst in the judge's eyes")
@@ -182,8 +225,10 @@ def _self_reference(
     scale: float = 1.0,
     limit: float = 3.0,
 ) -> Synthesis:
+    if not probabilities:
+        _without_effect("scale and limit are of probabilities", (("scale", scale, 1.0), ("limit", limit, 3.0)))
     return SelfReference(
-        parts.judge,
+        _asked(parts),
         votes=votes,
         principle=principle,
         reference=reference,
@@ -205,10 +250,10 @@ def _wildfeedback(
 ) -> Synthesis:
     _single("wildfeedback", parts)
     return WildFeedback(
-        parts.judge,
+        _asked(parts),
         parts.models[0],
         _judge(parts, 1) if check else None,
-        detector=RuleDetector() if detector == "rules" else AskedDetector(parts.judge),
+        detector=RuleDetector() if detector == "rules" else AskedDetector(_asked(parts)),
         mode=mode,
         keep_content=keep_content,
         **parts.sampling,
@@ -224,8 +269,8 @@ def _anyprefer(
     return Anyprefer(
         parts.models[0],
         judge,
-        parts.judge,
-        parts.judge,
+        _asked(parts),
+        _asked(parts),
         parts.tools,
         candidates=candidates,
         threshold=threshold,
@@ -234,13 +279,21 @@ def _anyprefer(
     )
 
 
-@method("janus", "every prompt under several system messages; what was written for another one is rejected")
+@method(
+    "janus",
+    "every prompt under several system messages; what was written for another one is rejected",
+    judge=False,
+)
 def _janus(parts: Parts, *, sets: int = 3, plain: float = 0.1) -> Synthesis:
     _single("janus", parts)
     return Multifaceted(parts.models[0], sets=sets, plain=plain, **parts.sampling)
 
 
-@method("self-align", "a model answers under principles that it names; the answers without them (Dromedary)")
+@method(
+    "self-align",
+    "a model answers under principles that it names; the answers without them (Dromedary)",
+    judge=False,
+)
 def _self_align(
     parts: Parts,
     *,
@@ -252,6 +305,8 @@ def _self_align(
     share: float = 1.0,
 ) -> Synthesis:
     _single("self-align", parts)
+    if not invented:
+        _without_effect("there are no invented questions", (("guided", guided, 0.5), ("topics", topics, 10)))
     return SelfAlign(
         parts.models[0],
         principles=PrincipleSet.read(principles) if principles else SIXTEEN,
@@ -264,7 +319,11 @@ def _self_align(
     )
 
 
-@method("verbose-cloning", "what a model answers when told to be comprehensive, without telling it (Dromedary)")
+@method(
+    "verbose-cloning",
+    "what a model answers when told to be comprehensive, without telling it (Dromedary)",
+    judge=False,
+)
 def _verbose_cloning(parts: Parts, *, told: str = COMPREHENSIVE) -> Synthesis:
     _single("verbose-cloning", parts)
     return VerboseCloning(parts.models[0], told=told, **parts.sampling)
@@ -277,6 +336,40 @@ def _dialectical(
     _single("dialectical", parts)
     judge = _judge(parts, votes)
     return DialecticalAlignment(parts.models[0], judge, by=by, dev=dev, bar=bar, **parts.sampling)
+
+
+@method(
+    "tutoring",
+    "a tutor's turns that help against turns that fail the student, by a state machine (pedagogical alignment)",
+    needs="problems",
+    models=0,
+    judge=False,
+)
+def _tutoring(
+    parts: Parts,
+    *,
+    dialogues: int = 4,
+    turns: int = 8,
+    smaller_after: int = 1,
+    reveal_after: int = 3,
+    skill: float = 0.35,
+    gain: float = 0.2,
+    balance: bool = True,
+) -> Synthesis:
+    return Tutoring(
+        tutor=Tutor(smaller_after, reveal_after),
+        student=Student(skill, gain),
+        dialogues=dialogues,
+        turns=turns,
+        balance=balance,
+        seed=int(parts.sampling.get("seed", 0)),
+    )
+
+
+def _without_effect(why: str, options: Sequence[tuple[str, Any, Any]]) -> None:
+    for name, value, default in options:
+        if value != default:
+            raise ConfigError(f"{name} has no effect: {why}", where=name, found=value, remedy="leave it out")
 
 
 def _single(name: str, parts: Parts) -> None:

@@ -150,6 +150,10 @@ class Student:
         }
     )
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.skill <= 1 or self.gain < 0:
+            raise ConfigError("skill lies in [0, 1], and a hint takes nothing away", found=self)
+
     def says(
         self, problem: Problem, state: State, action: Action, rng: random.Random
     ) -> tuple[str, Evaluation]:

@@ -91,7 +91,7 @@ class Steps(Scene):
         return [replace(record, responses=cut)]
 
     def facts(self, prompt: Conversation) -> dict[str, Any]:
-        return {"answer": answer(prompt)}
+        return {"answer": answer(prompt), "steps": lessons(prompt)}
 
 
 def answer(prompt: Prompt) -> str:
@@ -100,6 +100,20 @@ def answer(prompt: Prompt) -> str:
     for sign, term in terms:
         now = _added(now, sign, term)
     return str(now) if terms else ""
+
+
+def lessons(prompt: Prompt) -> list[dict[str, Any]]:
+    """What a tutor asks on the way to the end of a sum: each step with its answer, hints and mistakes."""
+    now, terms = _asked(prompt)
+    made = []
+    for sign, term in terms:
+        found, way = _added(now, sign, term), "on" if sign == "plus" else "back"
+        hints = [f"Start from {now}.", f"Count {term} {way} from {now}."]
+        mistakes = [str(found + 1), str(found - 1)]
+        question = f"How much is {now} {sign} {term}?"
+        made.append({"question": question, "answer": str(found), "hints": hints, "mistakes": mistakes})
+        now = found
+    return made
 
 
 def verdicts(prompt: Prompt, steps: tuple[str, ...]) -> tuple[float, ...]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from accordance.core.policy_judge import conversation
 from accordance.core.record import Records
 from accordance.core.report import Report
 from accordance.core.stats import proportion
@@ -129,7 +130,7 @@ def _pairs(report: Report, found: Sequence[Pair], seed: int) -> None:
         "Some of the pairs",
         [
             {
-                "prompt": p.record.prompt_text,
+                "prompt": conversation(p.record.prompt),
                 "chosen": p.chosen.text,
                 "rejected": p.rejected.text,
                 "strength": strength,

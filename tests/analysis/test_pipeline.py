@@ -126,6 +126,34 @@ def test_a_control_takes_away_what_it_explains():
     assert alone.interval("proxy").low > 0.5 and held.interval("proxy").low < 0 < held.interval("proxy").high
 
 
+def test_a_factor_that_length_explains_is_named_as_such_and_one_that_stands_by_itself_is_not():
+    g = np.random.default_rng(0)
+    words = g.integers(1, 30, size=(2, 1500))
+    texts = [[" ".join(["w"] * k) for k in side] for side in words]
+    label = (g.random(1500) < 1 / (1 + np.exp(np.log(words[0] / words[1])))).astype(float)
+    liked = g.integers(-1, 2, 1500).astype(float)
+    label = np.where(g.random(1500) < 0.3, (liked > 0).astype(float), label)
+    table = PairTable.of([f"q{i}" for i in range(1500)], *texts, label)
+    proxy = np.sign(words[1] - words[0]) * (g.random(1500) < 0.5)
+    given = Given(Differences(("short", "liked"), np.stack([proxy, liked], 1)))
+    report = explain(table, features=[TextFeatures(False, False), given], samples=100, shuffles=0)
+    assert report.values["explained"] == ["short"] and "liked" in report.values["survivors"]
+    assert "Explained by length and order: “short”." in report.summary
+
+
+def test_an_effect_of_the_size_that_is_said_to_be_detectable_is_found_in_four_cases_of_five():
+    g, n, found = np.random.default_rng(0), 400, []
+    said = joint(
+        Differences(("a",), g.normal(size=(n, 1))), np.tile([0.0, 1.0], n // 2), np.arange(n), samples=0
+    )
+    size = float(said.detectable()[0])
+    for _ in range(300):
+        x = g.normal(size=(n, 1))
+        label = (g.random(n) < 1 / (1 + np.exp(-size * x[:, 0]))).astype(float)
+        found.append(bool(joint(Differences(("a",), x), label, np.arange(n), samples=0).survivors()))
+    assert 0.72 < np.mean(found) < 0.88
+
+
 def test_random_slopes_recover_how_much_people_differ():
     made, table, slope = planted(n=4000, people=80, spread=0.6)
     found = random_slopes(made, table, "a", ("b", "c", "d"))
@@ -180,6 +208,12 @@ def test_hh_rlhf_length_refusal_and_questions_have_intervals_and_shuffled_labels
         assert effects[name]["low"] < effects[name]["weight"] < effects[name]["high"]
     assert effects[LENGTH]["high"] < 0 < effects["refuses"]["low"]
     assert {LENGTH, "refuses"} <= set(report.values["survivors"])
+    asks = effects[
+        "only asks"
+    ]  # preferred as it stands, and not once length is held fixed: questions are short
+    assert asks["raw_low"] > 0 and asks["raw_q"] < 0.05 and asks["low"] < 0 < asks["high"]
+    assert "only asks" in report.values["explained"] and "Explained by length" in report.summary
+    assert 0.1 < effects["asks back"]["detectable"] < 0.2
     assert report.values["shuffled_runs_with_findings"] <= 4
     json.dumps(report.to_dict(), allow_nan=False)
     assert explain(records, samples=100, shuffles=0, shuffle_labels=True).values["survivors"] == []

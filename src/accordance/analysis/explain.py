@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from accordance.analysis.aggregation import People, annotator_reliability
-from accordance.analysis.explain_report import FIRST, summary, tell
-from accordance.analysis.features import Differences, FeatureMaker, everything
+from accordance.analysis.explain_report import summary, tell
+from accordance.analysis.features import FIRST, Differences, FeatureMaker, everything
 from accordance.analysis.nulls import Nulls, null_tests, shuffled
 from accordance.analysis.principles import PrincipleJudge
 from accordance.analysis.regression import Effects, cross_validated, each, joint
@@ -57,6 +57,20 @@ class Explanation:
     nulls: Nulls | None
     predicted: np.ndarray
     predicted_by_controls: np.ndarray
+
+    def explained(self, level: float = 0.05) -> tuple[str, ...]:
+        """Factors that are preferred (or not) only because of what goes with them, the strongest first.
+
+        Their effect survives with nothing held fixed and does not with the controls held, where less than half of it
+        is left.
+        """
+        found = []
+        for name in self.raw.survivors(level):
+            i = self.single.names.index(name)
+            before, after = self.raw.weight[i], self.single.weight[i]
+            if self.single.q[i] > level and after * np.sign(before) < abs(before) / 2:
+                found.append(name)
+        return tuple(found)
 
 
 def analyse(
@@ -149,8 +163,9 @@ def explain(
         seed: of all randomness.
 
     Returns:
-        A report: `effects` has per feature weight, interval, win-rate shift, p and q; `survivors` the features
-        whose effect survives; `accuracy` is out of sample; `annotators` how far each can be trusted, where two people
+        A report: `effects` has per feature weight, interval, win-rate shift, p, q and the weight that would have been
+        found (`detectable`); `survivors` the features whose effect survives; `explained` those that are preferred only
+        for what goes with them; `accuracy` is out of sample; `annotators` how far each can be trusted, where two people
         judged one pair; `riding` what rides on quality; `principles_accuracy` what principles give back.
 
     Raises:

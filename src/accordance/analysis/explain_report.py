@@ -7,25 +7,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from accordance.analysis import figures
-from accordance.analysis.aggregation import People, tell_people
+from accordance.analysis import cells, figures
+from accordance.analysis.aggregation import People
+from accordance.analysis.cells import quoted
+from accordance.analysis.explain_people import tell_who
+from accordance.analysis.features import FIRST
 from accordance.analysis.riding import Riding, tell_riding
-from accordance.analysis.slopes import random_slopes
 from accordance.analysis.table import PairTable
 from accordance.analysis.text import LENGTH
-from accordance.core import figures as core_figures
 from accordance.core.report import Report
-from accordance.core.stats import fdr, proportion, wilson
+from accordance.core.stats import proportion
 
 if TYPE_CHECKING:
     from accordance.analysis.explain import Explanation
 
-FIRST = "shown first"
 _PLAIN = {LENGTH: "length", FIRST: "order"}
-#: Subjectivity is estimated for at most so many features, the strongest; people need at least so many comparisons.
-_SUBJECTIVE, _JUDGED = 15, 5
-#: Comparisons from which on a person's agreement is shown, and people shown at each end.
-_OFTEN, _ENDS = 20, 12
+#: Factors of one kind that the summary names at most.
+_NAMED = 6
 
 
 def summary(found: Explanation, level: float) -> str:
@@ -36,15 +34,25 @@ def summary(found: Explanation, level: float) -> str:
 
     def some(sign: int) -> str:
         chosen = [n for n in names if n != FIRST and np.sign(effects.interval(n).estimate) == sign]
-        return ", ".join(f"“{n}”" for n in chosen[:4])
+        return ", ".join(map(quoted, chosen[:_NAMED])) + (" and more" if len(chosen) > _NAMED else "")
 
-    held = " and ".join(_PLAIN.get(name, name) for name in found.controls) or "nothing"
+    held = _held(found)
     parts = [f"preferred: {some(1)}" if some(1) else "", f"not preferred: {some(-1)}" if some(-1) else ""]
     return (
         f"What {len(found.table):,} comparisons reward, {held} held fixed: "
         + "; ".join(p for p in parts if p)
         + f". {len(names)} of {len(effects.names)} effects survive control of the false discovery rate."
+        + _explained(found, level)
     )
+
+
+def _explained(found: Explanation, level: float) -> str:
+    names = found.explained(level)
+    return f" Explained by {_held(found)}: " + ", ".join(map(quoted, names[:_NAMED])) + "." if names else ""
+
+
+def _held(found: Explanation) -> str:
+    return " and ".join(_PLAIN.get(name, name) for name in found.controls) or "nothing"
 
 
 def tell(
@@ -84,26 +92,27 @@ def tell(
             "accuracy",
             found.predicted,
             "Predicted on unseen prompts",
-            "share of preferences that all features foresee",
+            "share of preferences that all factors foresee; a coin has 50%",
         ),
         ("accuracy_controls", found.predicted_by_controls, "By the controls alone", ", ".join(found.controls)),
     ):
         right = np.where(odds == 0, 0.5, (odds > 0) == (table.label > 0.5))[decided]
-        share = proportion(right, clusters=clusters, weights=table.weight[decided], seed=seed)
-        report.add(key, share, label=label, note=note, unit="share", headline=key == "accuracy")
+        foreseen = proportion(right, clusters=clusters, weights=table.weight[decided], seed=seed)
+        report.add(key, foreseen, label=label, note=note, unit="share", headline=key == "accuracy")
     if found.nulls is not None:
         report.add(
             "shuffled_runs_with_findings", found.nulls.runs_with_findings, headline=True,
-            label="Shuffles that found something", note=f"of {found.nulls.runs}; about {level:.0%} may",
+            label="Shuffled labels in which an effect was found",
+            note=f"of {found.nulls.runs} times that labels were shuffled; about {level:.0%} of them may",
         )  # fmt: skip
     report.data("survivors", list(names))
-    report.data("effects", {name: _plain(found, name) for name in effects.names})
+    report.data("explained", list(found.explained(level)))
+    report.data("effects", _plain(found, level))
     _weights(report, found, level)
+    _readings(report, found, level)
     _length(report, found)
     _examples(report, found, names)
-    _groups(report, found, level)
-    _subjectivity(report, found, level)
-    _noise(report, found, people)
+    tell_who(report, found, people, level)
     if rides is not None:
         tell_riding(report, rides)
     _nulls(report, found, level)
@@ -111,21 +120,25 @@ def tell(
     return report
 
 
-def _plain(found: Explanation, name: str) -> dict[str, float]:
-    i, one, all_ = found.single.names.index(name), found.single, found.together
-    return {
-        "weight": one.weight[i], "low": one.low[i], "high": one.high[i], "p": one.p[i], "q": one.q[i],
-        "shift": one.shift[i], "shift_low": one.shift_low[i], "shift_high": one.shift_high[i],
-        "differ": one.differ[i], "scale": one.scale[i], "raw_weight": found.raw.weight[i],
-        "all_held_weight": all_.weight[i], "all_held_low": all_.low[i], "all_held_high": all_.high[i],
-        "all_held_q": all_.q[i],
+def _plain(found: Explanation, level: float) -> dict[str, dict[str, float]]:
+    one, raw, every = found.single, found.raw, found.together
+    columns = {
+        "weight": one.weight, "low": one.low, "high": one.high, "p": one.p, "q": one.q,
+        "detectable": one.detectable(level),
+        "shift": one.shift, "shift_low": one.shift_low, "shift_high": one.shift_high,
+        "differ": one.differ, "scale": one.scale,
+        "raw_weight": raw.weight, "raw_low": raw.low, "raw_high": raw.high, "raw_q": raw.q,
+        "all_held_weight": every.weight, "all_held_low": every.low, "all_held_high": every.high, "all_held_q": every.q,
     }  # fmt: skip
+    return {
+        name: {key: float(column[i]) for key, column in columns.items()} for i, name in enumerate(one.names)
+    }
 
 
 def _weights(report: Report, found: Explanation, level: float) -> None:
     effects = found.single
     order = sorted(effects.names, key=lambda n: -effects.interval(n).estimate)
-    held = " and ".join(_PLAIN.get(name, name) for name in found.controls) or "nothing"
+    held = _held(found)
     report.section(
         "What is rewarded",
         f"Each factor by itself with {held} held fixed. "
@@ -141,52 +154,85 @@ def _weights(report: Report, found: Explanation, level: float) -> None:
             rows, xlabel="log-odds of being preferred, per standard deviation more of it",
             main=f"{held} held fixed", other="all factors held fixed",
         ),
-        "Grey: could be chance, after control of the false discovery rate. Where the hollow dot lies much nearer to "
-        "zero, other factors say the same thing.",
+        "Grey: could be chance, after control of the false discovery rate; a weight of "
+        f"±{np.median(effects.detectable(level)):.2f} would have been found in four cases of five. Where the hollow "
+        "dot lies much nearer to zero, other factors say the same thing.",
     )  # fmt: skip
     by_size = sorted(effects.names, key=lambda n: -abs(effects.interval(n).estimate))
     place = effects.names.index
     report.table(
         "Every factor",
-        ["factor", "weight", "win-rate shift", "differ", "q"],
+        ["factor", "weight", "win rate", "differ", "q"],
         [
             [
                 n,
                 effects.interval(n),
-                effects.shifted(n),
-                f"{effects.differ[place(n)]:.0%}",
-                float(effects.q[place(n)]),
+                cells.won(effects.shifted(n)),
+                cells.share(effects.differ[place(n)]),
+                cells.chance(effects.q[place(n)]),
             ]
             for n in by_size
         ],
-        "Win-rate shift: how much likelier the response with more of it is preferred than the other. Differ: "
-        "comparisons in which the two differ in it. q: p-value under control of the false discovery rate.",
-    )
-    report.table(
-        "Other readings",
-        ["factor", "weight, nothing held", "q", "weight, all factors held", "q "],
-        [
-            [
-                n,
-                found.raw.interval(n),
-                float(found.raw.q[place(n)]),
-                found.together.interval(n),
-                float(found.together.q[place(n)]),
-            ]
-            for n in by_size
-        ],
+        f"Weight: log-odds of being preferred per standard deviation more of it, {held} held fixed; 0.4 is 60% to 40%. "
+        "Win rate: how often the response with more of it is then preferred, where the two differ in it; 50% is "
+        "indifference. Differ: comparisons in which they do. q: p-value under control of the false discovery rate.",
     )
     meant = [[n, found.made.notes[n]] for n in by_size if n in found.made.notes]
     if meant:
         report.table("What they mean", ["factor", "meaning"], meant)
     if found.rare:
-        rows = [[name, count] for name, count in sorted(found.rare.items(), key=lambda item: -item[1])]
-        report.table(f"Left out: they differ in too few {effects.unit}", ["factor", effects.unit], rows)
+        rows = [[name, count] for name, count in sorted(found.rare.items(), key=lambda item: -item[1]) if count]
+        never = [name for name, count in found.rare.items() if not count]
+        report.table(
+            "Left out: too rare",
+            ["factor", f"{effects.unit} in whose comparisons the two differ in it"],
+            rows,
+            f"The two never differ in: {', '.join(never)}." if never else "",
+        )
     if found.made.missing:
         report.table(
             "Without a value", ["factor", "comparisons counted as no difference"],
             [[n, c] for n, c in found.made.missing.items()],
         )  # fmt: skip
+
+
+def _readings(report: Report, found: Explanation, level: float) -> None:
+    """The same factors with nothing held fixed and with everything: what is preferred only for what goes with it."""
+    place, effects = found.single.names.index, found.single
+    held, names = _held(found), found.explained(level)
+    about = f"A factor that goes with {held} is preferred for two reasons: for itself, and for {held}. "
+    left = f"With {held} held fixed, nothing is left to be seen of {len(names)} of them." if names else ""
+    report.section("What explains what", about + left if found.controls else "")
+    if names:
+        report.table(
+            f"Explained by {held}",
+            ["factor", "weight, nothing held", "q", f"weight, {held} held", "q "],
+            [
+                [
+                    n,
+                    found.raw.interval(n),
+                    cells.chance(found.raw.q[place(n)]),
+                    effects.interval(n),
+                    cells.chance(effects.q[place(n)]),
+                ]
+                for n in names
+            ],
+            "By themselves these are preferred (or not) beyond chance; the half or less that is left could be chance.",
+        )
+    report.table(
+        "All factors",
+        ["factor", "weight, nothing held", "q", "weight, all factors held", "q "],
+        [
+            [
+                n,
+                found.raw.interval(n),
+                cells.chance(found.raw.q[place(n)]),
+                found.together.interval(n),
+                cells.chance(found.together.q[place(n)]),
+            ]
+            for n in sorted(effects.names, key=lambda n: -abs(found.raw.interval(n).estimate))
+        ],
+    )
 
 
 def _length(report: Report, found: Explanation) -> None:
@@ -208,10 +254,13 @@ def _examples(report: Report, found: Explanation, names: Sequence[str]) -> None:
         best = _plainest(found.table, score)
         prompt, chosen, rejected = found.table.pair(best)
         clip = [t if len(t) <= 600 else t[:599] + "…" for t in (prompt, chosen, rejected)]
-        rows.append({"prompt": clip[0], "factor": name, "preferred": clip[1], "other": clip[2]})
+        way = "preferred" if found.single.interval(name).estimate > 0 else "not preferred"
+        rows.append({"prompt": clip[0], "factor": f"{name}: {way}", "preferred": clip[1], "other": clip[2]})
     if rows:
         report.samples(
-            "Seen in the data", rows, "One comparison for each of the strongest factors; not chosen for beauty."
+            "Seen in the data",
+            rows,
+            "For each of the strongest factors one comparison: of those that show it, the one with the shortest texts.",
         )
 
 
@@ -223,115 +272,6 @@ def _plainest(table: PairTable, score: np.ndarray) -> int:
         return int(np.argmax(score))
     sizes = [sum(len(text) for text in table.pair(int(i))) for i in most]
     return int(most[int(np.argmin(sizes))])
-
-
-def _groups(report: Report, found: Explanation, level: float) -> None:
-    groups = found.groups
-    if groups is None:
-        return
-    disputed = groups.disputed(level)
-    report.section(
-        "Who disagrees",
-        f"{len(disputed)} of {len(groups.names)} factors are weighed differently by the groups."
-        if disputed
-        else "No factor is weighed differently by the groups, beyond what chance would show.",
-    )
-    known = [j for j in range(len(groups.names)) if np.isfinite(groups.weight[:, j]).sum() >= 2]
-    order = np.array(
-        sorted(known, key=lambda j: (groups.q[j] > level, -groups.spread[j], groups.q[j]))[:18], dtype=int
-    )
-    if not len(order):
-        return
-    size, apart = np.argsort(-groups.comparisons)[:12], groups.apart_q <= level
-    report.figure(
-        "Disagreement map",
-        figures.disagreement(
-            [groups.names[j] for j in order],
-            [groups.groups[g] for g in size],
-            groups.weight[np.ix_(size, order)].T,
-            apart[np.ix_(size, order)].T,
-            label="log-odds per standard deviation more of it",
-        ),
-        "Green: the group prefers more of it; orange: less. Framed: differs from the other groups, after control "
-        "of the false discovery rate.",
-    )
-    report.table(
-        "Per group",
-        ["factor", "spread between groups", "q", *groups.groups],
-        [
-            [groups.names[j], float(groups.spread[j]), float(groups.q[j]),
-             *({"estimate": a, "low": b, "high": c} if np.isfinite(a) else None
-               for a, b, c in zip(groups.weight[:, j], groups.low[:, j], groups.high[:, j]))]
-            for j in order
-        ],
-    )  # fmt: skip
-    report.data("disputed", list(disputed))
-
-
-def _subjectivity(report: Report, found: Explanation, level: float) -> None:
-    table = found.table
-    judged = np.bincount(table.person[table.person >= 0], minlength=1)
-    often = np.flatnonzero(judged >= _JUDGED)
-    if len(often) < 8:
-        return
-    inside = np.isin(table.person, often)
-    made, rows = found.made.select(inside), table.select(inside)
-    order = sorted(found.single.names, key=lambda n: -abs(found.single.interval(n).estimate))
-    slopes = [
-        random_slopes(made, rows, name, found.controls)
-        for name in order[:_SUBJECTIVE]
-        if name != FIRST and (made.column(name) != 0).sum() >= 50
-    ]
-    if not slopes:
-        return
-    q = fdr([s.p for s in slopes])
-    report.section("What is a matter of taste", "How much the weight of a factor varies from person to person.")
-    lines = [
-        [s.name, s.weight, s.tau, float(qs), f"{np.mean(np.sign(s.person_weight) == np.sign(s.weight)):.0%}"]
-        for s, qs in sorted(zip(slopes, q), key=lambda item: -item[0].tau)
-    ]
-    report.table(
-        "Subjectivity",
-        ["factor", "weight of all", "spread between people", "q", "people on the same side"],
-        lines,
-        f"Random slopes over {len(often):,} people with at least {_JUDGED} comparisons.",
-    )
-    report.data("subjective", [s.name for s, qs in zip(slopes, q) if qs <= level])
-
-
-def _noise(report: Report, found: Explanation, people: People | None) -> None:
-    """How far to trust whom: by what others said of the same pairs, and by what the factors of all foresee."""
-    table = found.table
-    if people is None:
-        report.data("annotators", None)
-    else:
-        tell_people(report, people)
-    named = table.person >= 0
-    judged = np.bincount(table.person[named], minlength=len(table.people))
-    often = np.flatnonzero(judged >= _OFTEN)
-    if not len(often):
-        return
-    if people is None:
-        report.section(
-            "Noise by annotator",
-            "No two people judged the same pair, so nobody can be checked against another. How often each agrees with "
-            "what the factors of all foresee: noise and a taste of one's own look the same.",
-        )
-    foreseen = np.where(found.predicted == 0, 0.5, (found.predicted > 0) == (table.label > 0.5))
-    rows = []
-    for code in often:
-        own = (table.person == code) & (table.label != 0.5)
-        rows.append((table.people[code], wilson(float(foreseen[own].sum()), int(own.sum()))))
-    rows.sort(key=lambda row: -row[1].estimate)
-    shown = rows if len(rows) <= 2 * _ENDS else [*rows[:_ENDS], *rows[-_ENDS:]]
-    crowd = float(foreseen[table.label != 0.5].mean())
-    report.figure(
-        "Agreement with the factors of all",
-        core_figures.forest(shown, xlabel="share of a person's preferences that are foreseen", reference=crowd),
-        f"People with {_OFTEN} comparisons or more; dashed: everybody."
-        + ("" if shown is rows else f" The {_ENDS} most and least foreseen of {len(rows):,}."),
-    )
-    report.data("foreseen", {name: {"share": i.estimate, "low": i.low, "high": i.high} for name, i in rows})
 
 
 def _nulls(report: Report, found: Explanation, level: float) -> None:

@@ -12,6 +12,9 @@ from accordance.analysis.table import PEOPLE, PairTable
 from accordance.core.errors import ConfigError, DataError, unknown
 from accordance.core.scorer import Scorer
 
+#: The feature that is 1 in every comparison: the response that was shown first.
+FIRST = "shown first"
+
 
 @dataclass(frozen=True)
 class Differences:

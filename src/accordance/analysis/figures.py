@@ -59,8 +59,8 @@ def weights(
             handles.append(
                 Line2D([], [], marker="o", linestyle="", color=INK, fillstyle="none", markersize=4, label=other)
             )
-        axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2,
-                    handlelength=1.2, title=main, alignment="left")  # fmt: skip
+        figure.legend(handles=handles, loc="outside upper left", ncols=4, handlelength=1.2, columnspacing=1.2,
+                      title=main, alignment="left")  # fmt: skip
     return figure
 
 

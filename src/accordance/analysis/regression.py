@@ -145,6 +145,10 @@ def select(
     return best
 
 
+#: How often `Effects.detectable` asks an effect to be found.
+POWER = 0.8
+
+
 @dataclass(frozen=True)
 class Effects:
     """What a controlled regression found, one entry per feature.
@@ -194,6 +198,16 @@ class Effects:
         return Interval(
             float(self.shift[i]), float(self.shift_low[i]), float(self.shift_high[i]), self.clusters
         )
+
+    def detectable(self, level: float = 0.05) -> np.ndarray:
+        """The size of weight that would have survived in four cases of five (`POWER`), shape [m].
+
+        An effect that is not found is no larger than this, or was missed by bad luck. The p-value that survives is
+        the largest that control of the false discovery rate admits beside those that did.
+        """
+        alpha = level * max(len(self.survivors(level)), 1) / len(self.names)
+        free = max(self.clusters - 1, 1)
+        return (scipy_stats.t.isf(alpha / 2, free) + scipy_stats.norm.isf(1 - POWER)) * self.se
 
     def survivors(self, level: float = 0.05) -> tuple[str, ...]:
         """Features whose effect survives control of the false discovery rate, strongest first."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from accordance.analysis.cells import quoted
 from accordance.analysis.regression import Effects, each
 from accordance.core.errors import ConfigError
 from accordance.core.report import Report
@@ -32,8 +33,8 @@ class Riding:
         gap: quality of the response with more of it less that of the other, in standard deviations, with its interval.
         alone: its weight, controls held fixed.
         held: its weight with quality held fixed, too.
-        flagged: factors that are preferred (or not), go with quality, and lose half of their weight, their
-            significance or their sign once it is held fixed; largest loss first.
+        flagged: factors that are preferred (or not), go with quality, and lose weight once it is held fixed: half
+            of it, or their significance or sign; largest loss first.
         measured: the factor that quality is; None where it is whatever else is rewarded.
     """
 
@@ -80,8 +81,9 @@ def riding(found: Explanation, quality: str | None = None, *, level: float = 0.0
         before, after = found.single.weight[i], held.weight[j]
         goes = (gap.low if before > 0 else -gap.high) > 0
         lost = held.q[j] > level or after * before <= 0 or abs(after) < abs(before) / 2
-        if found.single.q[i] <= level and goes and lost:
-            losses[name] = abs(before) - after * np.sign(before)
+        loss = abs(before) - after * np.sign(before)
+        if found.single.q[i] <= level and goes and lost and loss > 0:
+            losses[name] = loss
     return Riding(
         names, tuple(gaps), tuple(found.single.interval(n) for n in names), tuple(held.interval(n) for n in names),
         tuple(sorted(losses, key=lambda n: -losses[n])), quality,
@@ -90,11 +92,14 @@ def riding(found: Explanation, quality: str | None = None, *, level: float = 0.0
 
 def tell_riding(report: Report, found: Riding) -> None:
     """Write it into a report, with a warning where quality was measured."""
-    what = f"“{found.measured}”" if found.measured else "whatever else is rewarded"
+    learned = "A model trained on these labels learns them all the same."
     report.section(
         "What rides on quality",
-        f"Factors that are preferred because better answers have them, quality being {what}. A model trained on these "
-        "labels learns them all the same.",
+        f"Factors that are preferred because better answers have them: quality is {quoted(found.measured)}. {learned}"
+        if found.measured
+        else "Factors that are preferred because better answers have them. Nothing here says how good an answer is (a "
+        "judge's ratings, say), so that quality is what all other factors add up to, and this says which factors go "
+        f"together. {learned}",
     )
     report.data("riding", list(found.flagged))
     place = {n: k for k, n in enumerate(found.names)}
@@ -106,7 +111,7 @@ def tell_riding(report: Report, found: Riding) -> None:
         "Quality gap: how much better the response with more of it is, in standard deviations.",
     )
     if found.flagged and found.measured:
-        names = ", ".join(f"“{n}”" for n in found.flagged[:5])
+        names = ", ".join(map(quoted, found.flagged[:5]))
         report.warn(
             f"{names}: preferred because better answers have it, not for itself; a model trained on these labels will "
             "show more of it (see What rides on quality)"

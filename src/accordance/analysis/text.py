@@ -31,7 +31,7 @@ RULES: dict[str, str] = {
         r"\b(i[ '’]?a?m (so |very |really )?sorry|sorry|i apologi[sz]e|apologies|my apologies|"
         r"forgive me)\b"
     ),
-    "asks back": r"\?",
+    "asks back": r"\?[\s\"'”’)*_]*$",
     "only asks": r"^[^.!?]*\?([^.!?]*\?)*\s*$",
     "hedges": (
         r"\b(maybe|perhaps|possibly|probably|might|it (seems|depends)|seems? like|i (think|"
@@ -97,9 +97,11 @@ COUNTS: dict[str, str] = {
     "more capitalised names": r"(?-i)[a-z,;] [A-Z][a-z]{2,}",
 }
 
-#: What the made-up statistics below mean.
+#: What the names above and those of the statistics below mean, where they don't say it all.
 NOTES = {
     LENGTH: "log of the number of words",
+    "asks back": "ends with a question, and so hands the turn back to the user",
+    "only asks": "every sentence is a question",
     "longer sentences": "log of words per sentence",
     "longer words": "letters per word",
     "echoes the prompt": "share of the prompt's longer words that come back",

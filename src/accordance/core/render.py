@@ -33,13 +33,16 @@ def visible(text: str) -> str:
 
 
 def number(value: Any, unit: str = "") -> str:
-    """A number for people: enough digits to compare, none to distract. ``unit="share"`` gives percent."""
+    """A number for people: enough digits to compare, none to distract. ``unit="share"`` gives percent; ``"p"`` is of
+    p-values, which have no exponents."""
     if value is None:
         return "n/a"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
     if unit == "share":
         return f"{100 * value:.1f}%"
+    if unit == "p":
+        return "<0.001" if value < 0.001 else f"{value:.3f}"
     size = abs(value)
     if isinstance(value, int) or size >= 1000:
         shown = f"{value:,.0f}"
@@ -64,10 +67,11 @@ def bounds(ci: list[float | None] | None, unit: str = "") -> str:
 
 
 def cell(value: Any) -> str:
-    """A table cell: number, text, or an estimate with its interval."""
+    """A table cell: number, text, or an estimate with its interval, and with a `unit` where it has one."""
     if isinstance(value, dict) and "estimate" in value:
-        around = bounds([value.get("low"), value.get("high")])
-        return number(value["estimate"]) + (f"  [{around}]" if around else "")
+        unit = value.get("unit", "")
+        around = bounds([value.get("low"), value.get("high")], unit)
+        return number(value["estimate"], unit) + (f"  [{around}]" if around else "")
     if value is None:
         return "–"
     return number(value)

@@ -57,6 +57,13 @@ def keep_bars(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines
     lines[:] = [re.sub(r"(`[^`]*`)|\|", lambda found: found[1] or r"\|", line) for line in lines]
 
 
+def _source(online: bool, sampled: bool) -> str:
+    """Where an objective's examples can come from."""
+    if online:
+        return "rollouts" if sampled else "Python alone"
+    return "records, rollouts" if sampled else "records"
+
+
 def objectives_page() -> str:
     """One table of all objectives, then the options of each."""
     from accordance import objectives
@@ -70,7 +77,7 @@ def objectives_page() -> str:
             [
                 f"[`{name}`](#{name.replace('_', '-')})",
                 KINDS.get(built.bundle.kind, built.bundle.kind) + (" with thumbs" if built.labels else ""),
-                "rollouts" if built.online else "records, rollouts" if can_be_online(built) else "records",
+                _source(built.online, can_be_online(built)),
                 passes(built),
                 says,
             ]
@@ -114,7 +121,8 @@ def objectives_page() -> str:
 def can_be_online(objective: Any) -> bool:
     """Whether rollouts can feed it as well as records."""
     from accordance.core.errors import ConfigError
-    from accordance.training.rollouts import RolloutOptions, online_objective
+    from accordance.training.online_objective import online_objective
+    from accordance.training.rollouts import RolloutOptions
 
     try:
         return bool(online_objective(objective, RolloutOptions()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from bundles import list_bundle, pair_bundle
 
 from accordance.core.errors import ConfigError, DataError
-from accordance.core.objective import ListLogps
+from accordance.core.objective import ListLogps, PairLogps
 from accordance.objectives import get_objective, over_lists
 
 
@@ -105,6 +106,32 @@ def test_columns_of_lists_become_columns_of_pairs():
     soft = over_lists(get_objective("sppo", beta=1.0, labels="soft"), "extremes")(lists)
     ratio = lists.logp - lists.ref
     same(soft[1], (ratio[1, 1] - 0.2) ** 2 + (ratio[1, 0] + 0.3) ** 2)
+
+
+def test_losses_over_tokens_see_the_tokens_of_each_pair_of_a_list():
+    lists = list_bundle()
+    assert lists.tokens is not None
+    g = torch.Generator().manual_seed(1)
+    kl, collision = torch.rand(2, len(lists.tokens.row), generator=g, dtype=torch.float64)
+    lists = replace(lists, tokens=replace(lists.tokens, kl=kl, collision=-collision))
+    for text in ("tdpo", "wpo(dpo)"):
+        losses = over_lists(get_objective(text))(lists)
+        for i in range(len(lists.logp)):
+            each = []
+            for j, k in itertools.permutations(range(5), 2):
+                if lists.mask[i, [j, k]].all() and lists.scores[i, j] > lists.scores[i, k]:
+                    each.append(get_objective(text)(pair_of(lists, i, j, k)))
+            same(losses[i], torch.cat(each).mean())
+
+
+def pair_of(lists: ListLogps, i: int, j: int, k: int) -> PairLogps:
+    """Two responses of a list as a pair, its tokens taken one by one."""
+    rows = [i * lists.logp.shape[1] + place for place in (j, k)]
+    index = torch.cat([(lists.tokens.row == row).nonzero()[:, 0] for row in rows])
+    sizes = torch.tensor([int((lists.tokens.row == row).sum()) for row in rows])
+    tokens = lists.tokens.select(index, torch.arange(2).repeat_interleave(sizes))
+    found = [x[i, [place]] for x in (lists.logp, lists.length, lists.ref) for place in (j, k)]
+    return PairLogps(*found, tokens=tokens)
 
 
 def test_what_is_no_pairwise_objective_is_refused():

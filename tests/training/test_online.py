@@ -187,8 +187,16 @@ def test_every_prompt_comes_once_an_epoch_and_rounds_do_not_depend_on_what_came_
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"objective": "kto"}, "can't learn from rollouts"),
-        ({"objective": "sami"}, "can't learn from rollouts"),
+        ({"objective": "kto"}, "from which reward on"),
+        ({"objective": "sft"}, "a reward would have no effect"),
+        ({"objective": "cut"}, "under other prompts"),
+        ({"objective": "mapl(dpo)"}, "under other prompts"),
+        ({"objective": "sami"}, "all to one prompt"),
+        ({"objective": "dckd", "teacher": "x"}, "a reward would have no effect"),
+        ({"objective": "adpa", "teacher": "x", "teacher_reference": "x"}, "have no recorded ones"),
+        ({"objective": "conflict(dpo)"}, "reads conflict"),
+        ({"objective": "mnpo", "history_steps": 2}, "history_steps has no effect"),
+        ({"objective": "inpo", "extragradient": True}, "is taken back"),
         ({"objective": "grpo", "reward": None}, "samples while it trains"),
         ({"objective": "dpo", "reward": None, "num_generations": 4}, "num_generations has no effect"),
         ({"objective": "grpo", "eval_strategy": "epoch"}, "eval_strategy has no effect"),
@@ -251,7 +259,83 @@ def test_an_extragradient_run_goes_on_bit_for_bit_also_from_ahead(tmp_path: Path
     assert torch.equal(weights(whole), weights(again))
 
 
-BASES = ["dpo", "simpo", "egpo", "hinge", "sppo", "grpo", "rloo", "gspo", "reinforce", "f_dpg", "pro"]
+def test_past_policies_are_those_of_the_rounds_before_the_latest_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand: each round's samples under the weights that stood when the last rounds began."""
+    seen: list[tuple[Any, dict[str, torch.Tensor]]] = []
+    draw = RolloutTrainer._draw
+
+    def noted(self: Any, number: int) -> Any:
+        weights = {name: p.detach().clone() for name, p in self.policy.model.named_parameters()}
+        seen.append((draw(self, number), weights))
+        return seen[-1][0]
+
+    monkeypatch.setattr(RolloutTrainer, "_draw", noted)
+    options: dict[str, Any] = {"objective": "mnpo", "history": 2, "history_steps": 2, "max_steps": 6}
+    done = run(tmp_path, eta=0.1, learning_rate=0.02, **options)
+    assert all(np.isfinite(logged(done, "loss")))
+    past = [(0, 0), (0, 0), (2, 0), (2, 0), (4, 2), (4, 2)]  # which rounds' weights are remembered in which
+    judge = policy(0)
+    for (examples, _), rounds in zip(seen, past):
+        for j, number in enumerate(rounds):
+            judge.model.load_state_dict(seen[number][1])
+            expected = judge.engine([e.group for e in examples]).logp
+            found = torch.tensor([value for e in examples for value in e.columns[f"history{j}"]])
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+    assert seen[4][0][0].columns["history0"] != pytest.approx(seen[4][0][0].columns["history1"], abs=1e-3)
+
+
+@pytest.mark.parametrize("peft", [False, True])
+def test_a_run_that_looks_back_goes_on_bit_for_bit(tmp_path: Path, peft: bool) -> None:
+    options: dict[str, Any] = {"objective": "inpo", "tau": 0.02, "eta": 0.1, "use_peft": peft, "max_steps": 5}
+    options |= {"save_strategy": "steps", "save_steps": 3, "save_total_limit": 9} | (
+        {"lora_r": 2} if peft else {}
+    )
+    whole = run(tmp_path, **options)
+    again = run(tmp_path, **options | {"resume_from_checkpoint": str(tmp_path / "checkpoint-3")})
+    assert torch.equal(weights(whole), weights(again))
+
+
+def test_without_earlier_rounds_the_reference_is_the_past(tmp_path: Path) -> None:
+    """In the first round mnpo with a history is mnpo without one, and so is its step."""
+    options: dict[str, Any] = {"objective": "mnpo", "eta": 0.1, "reduction": "mean", "max_steps": 1}
+    plain, looking = run(tmp_path / "a", **options), run(tmp_path / "b", **options, history=3)
+    torch.testing.assert_close(weights(plain), weights(looking), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["tdpo", "sparsepo", "wpo(dpo)"])
+def test_objectives_that_read_tokens_see_those_of_the_sampled_pairs(tmp_path: Path, objective: str) -> None:
+    """The loss of a step by hand, pair by pair; a cut forward pass changes nothing."""
+    seed = {"objective": objective, "max_steps": 2, "per_device_train_batch_size": 4, "pairing": "all"}
+    whole, cut = run(tmp_path / "a", **seed), run(tmp_path / "b", **seed, max_tokens=64)
+    assert not torch.equal(weights(whole), torch.cat([p.flatten() for p in policy(0).model.parameters()]))
+    if objective != "sparsepo":  # its dropout draws anew for every part
+        torch.testing.assert_close(weights(whole), weights(cut), rtol=1e-4, atol=5e-5)
+    if objective != "wpo(dpo)":  # at the reference both are dpo
+        assert logged(whole, "loss")[0] == pytest.approx(np.log(2), abs=1e-4)
+
+
+def test_the_reward_is_the_annotator_whose_labels_are_doubted(tmp_path: Path) -> None:
+    done = run(tmp_path, objective="lcpo(dpo)", max_steps=2, **{"lcpo.initial": 0.9})
+    assert done.steps == 2 and all(np.isfinite(logged(done, "loss")))
+
+
+BASES = [
+    "tdpo",
+    "inpo",
+    "dpo",
+    "simpo",
+    "egpo",
+    "hinge",
+    "sppo",
+    "grpo",
+    "rloo",
+    "gspo",
+    "reinforce",
+    "f_dpg",
+    "pro",
+]
 
 
 @settings(

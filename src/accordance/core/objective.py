@@ -58,6 +58,15 @@ class Tokens:
         some: dict[str, Any] = {name: None if v is None else v[index] for name, v in values.items()}
         return Tokens(row=row, extras={name: v[index] for name, v in self.extras.items()}, **some)
 
+    def responses(self, wanted: Tensor) -> Tokens:
+        """The tokens of some responses (rows, in any order, one perhaps several times) under the rows 0, 1, ..."""
+        most = int(max(self.row.max(), wanted.max())) + 1 if len(self.row) and len(wanted) else 1
+        many = torch.bincount(self.row, minlength=most)
+        sizes, first = many[wanted], (many.cumsum(0) - many)[wanted]
+        row = torch.arange(len(wanted), device=wanted.device).repeat_interleave(sizes)
+        within = torch.arange(len(row), device=row.device) - (sizes.cumsum(0) - sizes)[row]
+        return self.select(first[row] + within, row)
+
 
 @dataclass(frozen=True)
 class Bundle:

@@ -7,10 +7,10 @@ A rollout is a list of responses to one prompt with a score for each (a reward, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -39,14 +39,15 @@ def over_lists(
             it takes the first for the winner.
 
     Raises:
-        ConfigError: the objective is no pairwise one, or reads single tokens.
+        ConfigError: the objective is no pairwise one.
     """
-    if objective.bundle is not PairLogps or objective.tokens:
+    if objective.bundle is not PairLogps:
         raise ConfigError(
             f"{objective.name} can't be taken over lists",
-            found=f"it takes {objective.bundle.kind}" + (" with per-token values" if objective.tokens else ""),
-            expected="an objective over pairs that reads whole responses",
+            found=f"it takes {objective.bundle.kind}",
+            expected="an objective over pairs",
         )
+    told = objective.metrics
 
     def function(lists: ListLogps) -> Tensor:
         row, first, second = _pair_up(lists, pairing, ties)
@@ -55,7 +56,12 @@ def over_lists(
         count = torch.bincount(row, minlength=len(lists.logp)).clamp(min=1)
         return total / count
 
-    return replace(objective, bundle=ListLogps, function=function, rewards=None)  # type: ignore[arg-type]
+    def metrics(lists: ListLogps) -> Mapping[str, Tensor]:
+        assert told is not None
+        return told(_as_pairs(lists, *_pair_up(lists, pairing, ties)))
+
+    made: Any = replace(objective, rewards=None, metrics=metrics if told is not None else None)
+    return replace(made, bundle=ListLogps, function=function)
 
 
 class Extragradient:
@@ -138,6 +144,10 @@ def _as_pairs(lists: ListLogps, row: Tensor, first: Tensor, second: Tensor) -> P
             extras[name] = values[row]
         else:
             extras |= {f"{name}_chosen": values[row, first], f"{name}_rejected": values[row, second]}
+    tokens = lists.tokens
+    if tokens is not None:
+        start = row * lists.logp.shape[1]
+        tokens = tokens.responses(torch.stack([start + first, start + second], 1).flatten())
     return PairLogps(
         lists.logp[row, first],
         lists.logp[row, second],
@@ -146,5 +156,6 @@ def _as_pairs(lists: ListLogps, row: Tensor, first: Tensor, second: Tensor) -> P
         None if ref is None else ref[row, first],
         None if ref is None else ref[row, second],
         scores[row, first] - scores[row, second],
+        tokens=tokens,
         extras=extras,
     )

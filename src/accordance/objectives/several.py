@@ -6,6 +6,7 @@ places of it are a pair again, which a pairwise loss can be asked about.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from accordance.core import views
@@ -33,12 +34,8 @@ def places(lists: ListLogps, chosen: int = 0, rejected: int = 1) -> PairLogps:
 
     tokens = lists.tokens
     if tokens is not None:
-        width = lists.logp.shape[1]
-        example, place = tokens.row // width, tokens.row % width
-        # Places in the order (chosen, rejected), whichever comes first in the list.
-        order = (2 * example + (place == rejected)).argsort(stable=True)
-        order = order[((place == chosen) | (place == rejected))[order]]
-        tokens = tokens.select(order, (2 * example + (place == rejected))[order])
+        first = torch.arange(len(lists.logp), device=tokens.row.device) * lists.logp.shape[1]
+        tokens = tokens.responses(torch.stack([first + chosen, first + rejected], 1).flatten())
     return PairLogps(
         lists.logp[:, chosen],
         lists.logp[:, rejected],

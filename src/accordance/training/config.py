@@ -23,8 +23,9 @@ from accordance.objectives import (
     wrapper_names,
 )
 from accordance.training.distillation import AuxiliaryOptions, check_auxiliary, without_effect
+from accordance.training.online_objective import online_objective
 from accordance.training.registry import Loop, loop_kinds, make_loop
-from accordance.training.rollouts import ROLLOUT_OPTIONS, RolloutOptions, online_objective
+from accordance.training.rollouts import ROLLOUT_OPTIONS, RolloutOptions
 
 Parallel = Literal["ddp", "fsdp2", "zero2", "zero3"]
 

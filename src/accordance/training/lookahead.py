@@ -14,6 +14,19 @@ import torch
 from torch import Tensor, nn
 
 
+def trainable_weights(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the weights that training moves."""
+    return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def take_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Put such a copy in the place of the weights."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.copy_(weights[name])
+
+
 class LookAhead:
     """Where an update began, while the policy is ahead.
 
@@ -27,15 +40,13 @@ class LookAhead:
     @torch.no_grad()
     def leave(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Remember where the policy is."""
-        self.weights = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+        self.weights = trainable_weights(model)
         self.moments = deepcopy(optimizer.state_dict())
 
     @torch.no_grad()
     def back(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Put weights and moments back to where the update began; the learning rate stays as it is now."""
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                parameter.copy_(self.weights[name])
+        take_weights(model, self.weights)
         rates = [group["lr"] for group in optimizer.param_groups]
         optimizer.load_state_dict(self.moments)
         for group, rate in zip(optimizer.param_groups, rates):

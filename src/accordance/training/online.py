@@ -23,8 +23,9 @@ from accordance.core.objective import ListLogps, Tokens
 from accordance.core.record import Record
 from accordance.models import Group
 from accordance.objectives import across_workers
-from accordance.training.bundles import columns_of
+from accordance.training.bundles import columns_of, joined
 from accordance.training.examples import Example, Examples
+from accordance.training.history import PastPolicies, history_columns
 from accordance.training.lookahead import LookAhead
 from accordance.training.rollouts import Rollout, RolloutOptions, RolloutSource, example_of
 from accordance.training.trainer import PreferenceTrainer, order_seed
@@ -35,6 +36,8 @@ _ROUND = "round.pt"
 _REFERENCE = "reference.pt"
 #: Where the update began in the middle of which a checkpoint of extragradient training was written.
 _BEGAN = "began.pt"
+#: The weights of the past policies that an objective looks back to.
+_PAST = "past.pt"
 
 
 class RolloutTrainer(PreferenceTrainer):
@@ -85,6 +88,8 @@ class RolloutTrainer(PreferenceTrainer):
         self._round: tuple[int, list[Example]] = (-1, [])
         self._fresh, self._sampled = False, None
         self._look_ahead = LookAhead() if options.extragradient else None
+        past = history_columns(objective)
+        self._past = PastPolicies(policy, past, self.max_tokens) if past else None
         if options.extragradient and objective.module is not None:
             raise ConfigError(
                 f"{objective.name} has trained parts of its own, which an extragradient step would leave ahead",
@@ -129,8 +134,10 @@ class RolloutTrainer(PreferenceTrainer):
             raise ConfigError("the round in which the checkpoint was written is not in it", where=_ROUND)
         if self._round[0] != number:
             every, taken = options.ref_model_sync_steps, options.steps_per_generation * options.num_iterations
-            if self._moves_reference and step // every > max(step - taken, 0) // every:  # type: ignore[operator]
+            if self._moves_reference and _comes_by(step, taken, every):  # type: ignore[arg-type]
                 self.reference.sync(self.policy.model)  # type: ignore[union-attr]
+            if self._past is not None and _comes_by(step, taken, options.history_steps or taken):
+                self._past.remember()
             self._round = number, self._draw(number)
         self._fresh = within == 0
         if self._look_ahead is not None:
@@ -162,6 +169,13 @@ class RolloutTrainer(PreferenceTrainer):
             found = self.reference([example.group for example in examples]).tokens.cpu()
             sizes = [len(example.sampled) for example in examples if example.sampled is not None]
             examples = [replace(e, reference=tokens) for e, tokens in zip(examples, found.split(sizes))]
+        if self._past is not None:
+            found = self._past([example.group for example in examples])
+            columns = {name: _sums(examples, tokens).tolist() for name, tokens in found.items()}
+            examples = [
+                replace(e, columns=e.columns | {name: rows[i] for name, rows in columns.items()})
+                for i, e in enumerate(examples)
+            ]
         if self.objective.advantages is not None:
             examples = self._with_advantages(examples)
         if self.objective.credit is not None:
@@ -178,16 +192,10 @@ class RolloutTrainer(PreferenceTrainer):
         assert self.objective.advantages is not None
         scores = columns_of(examples)["scores"]
         lengths = torch.tensor([[len(r) for r in e.group.responses] for e in examples])
-
-        def summed(values: list[Tensor | None]) -> Tensor | None:
-            if any(value is None for value in values):
-                return None
-            parts = torch.cat([v for v in values if v is not None]).split(lengths.flatten().tolist())
-            return torch.stack([part.sum() for part in parts]).view_as(scores)
-
-        old = summed([None if e.sampled is None else _learned(e, e.sampled) for e in examples])
-        assert old is not None
-        ref = summed([None if e.reference is None else _learned(e, e.reference) for e in examples])
+        sampled, known = joined(e.sampled for e in examples), joined(e.reference for e in examples)
+        assert sampled is not None
+        old = _sums(examples, sampled)
+        ref = None if known is None else _sums(examples, known)
         mask = torch.ones_like(lengths, dtype=torch.bool)
         bundle = ListLogps(old, lengths, mask, scores, ref, old)
         with across_workers(self._total):
@@ -290,6 +298,8 @@ class RolloutTrainer(PreferenceTrainer):
         torch.save({"number": number, "rows": rows}, folder / f"{self.args.process_index}-{_ROUND}")
         if self._look_ahead is not None and self._look_ahead.ahead and self.args.should_save:
             torch.save(self._look_ahead.state(), folder / _BEGAN)
+        if self._past is not None and self.args.should_save:
+            torch.save(self._past.state(), folder / _PAST)
         if self._moves_reference and self.args.should_save:
             torch.save(self.reference.state(), folder / _REFERENCE)  # type: ignore[union-attr]
         super()._save_checkpoint(model, trial)
@@ -307,6 +317,8 @@ class RolloutTrainer(PreferenceTrainer):
             self._round = kept["number"], examples
         if self._look_ahead is not None and (folder / _BEGAN).exists():
             self._look_ahead.restore(torch.load(folder / _BEGAN, weights_only=True))
+        if self._past is not None:
+            self._past.restore(torch.load(folder / _PAST, weights_only=True))
         if self._moves_reference:
             self.reference.restore(torch.load(folder / _REFERENCE, weights_only=True))  # type: ignore[union-attr]
 
@@ -331,6 +343,18 @@ class _Turns(Dataset[int]):
 def _learned(example: Example, values: Tensor) -> Tensor:
     """Values of tokens, 0 where the token does not count."""
     return values if example.learned is None else values.masked_fill(~example.learned, 0.0)
+
+
+def _sums(examples: Sequence[Example], tokens: Tensor) -> Tensor:
+    """Values of all tokens of some rollouts, those that do not count left out, added up to one per response, [n, K]."""
+    sizes = torch.tensor([[len(r) for r in e.group.responses] for e in examples])
+    counted = torch.cat([_learned(e, some) for e, some in zip(examples, tokens.split(sizes.sum(1).tolist()))])
+    return torch.stack([part.sum() for part in counted.split(sizes.flatten().tolist())]).view(sizes.shape)
+
+
+def _comes_by(step: int, taken: int, every: int) -> bool:
+    """Whether a multiple of `every` lies within the `taken` steps before this one."""
+    return step // every > max(step - taken, 0) // every
 
 
 def _place(place: int, size: int, args: Any, key: int) -> int:

@@ -18,18 +18,13 @@ import torch
 from pydantic import BaseModel, Field
 
 from accordance.core.errors import ConfigError, DataError
-from accordance.core.objective import ListLogps, Objective, PairLogps
 from accordance.core.policy import Completion
 from accordance.core.record import Record, Records, Response
 from accordance.core.scorer import PairScorer, Scorer
 from accordance.core.views import demonstrations, rankings, which_attribute
 from accordance.models import Encoder, Group, LocalPolicy
-from accordance.objectives import over_lists, parts_of, weighted_sum
 from accordance.training.examples import Example, Examples
 from accordance.training.trajectories import Environment, play
-
-#: Extras that the rollouts themselves supply to an objective.
-_SUPPLIED = {"chosen_win_rate", "rejected_win_rate", "answer"}
 
 
 class RolloutOptions(BaseModel):
@@ -61,6 +56,11 @@ class RolloutOptions(BaseModel):
     ref_model_sync_steps: int | None = Field(
         None, ge=1, description="the reference becomes the policy every so many steps; by default never"
     )
+    history_steps: int | None = Field(
+        None,
+        ge=1,
+        description="steps between the past policies that mnpo and inpo look back to; by default one round",
+    )
     reference_baseline: bool = Field(
         False, description="a reward is what an answer scores above one that the policy gave before training"
     )
@@ -71,32 +71,6 @@ class RolloutOptions(BaseModel):
 
 
 ROLLOUT_OPTIONS = frozenset(RolloutOptions.model_fields) - {"reward"}
-
-
-def online_objective(objective: Objective[Any], options: RolloutOptions) -> Objective[ListLogps]:
-    """The objective as one over rollouts: as it is over lists, through pairs where it compares two answers.
-
-    Raises:
-        ConfigError: rollouts can't feed it.
-    """
-    missing = [name for name in objective.columns if name not in _SUPPLIED]
-    if missing or objective.arrange is not None or objective.bundle not in (ListLogps, PairLogps):
-        found = f"it reads {', '.join(missing)}" if missing else f"it takes {objective.bundle.kind}"
-        raise ConfigError(
-            f"{objective.name} can't learn from rollouts",
-            where="objective",
-            found="it arranges records itself" if objective.arrange is not None else found,
-            expected="an objective over lists (grpo, rloo, f_dpg, ...) or pairs (dpo, egpo, ...)",
-        )
-    if objective.bundle is PairLogps:
-        soft = "chosen_win_rate" in objective.columns
-        parts = parts_of(objective)
-        if len(parts) > 1:
-            return weighted_sum([(over_lists(p, options.pairing, ties=soft), w) for p, w in parts])
-        return over_lists(objective, options.pairing, ties=soft)
-    if "pairing" in options.model_fields_set:
-        raise ConfigError(f"pairing has no effect on {objective.name}: it reads whole lists", where="pairing")
-    return objective
 
 
 @dataclass(frozen=True)

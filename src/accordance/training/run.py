@@ -251,6 +251,7 @@ def _online(
     if config.use_peft:
         add_adapter(policy, config)
     shared["reference"], described = _live_reference(policy, objective, config, shared["reference"])
+    open_up(shared["reference"], objective)
     source = RolloutSource(policy, rewards, config, answers)
     if config.reference_baseline:
         asked = [(record, example.group.prompt) for record, example in zip(kept, prompts.items)]

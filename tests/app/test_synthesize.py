@@ -14,6 +14,7 @@ from accordance.core.record import Message, Record, Records
 from accordance.core.report import Report
 from accordance.curation.synthesis import METHODS, Parts
 from accordance.feedback import save_records
+from accordance.lab.questions import parse
 from tests.app.conftest import Accord
 
 
@@ -83,6 +84,26 @@ def test_every_method_runs_offline_out_of_the_box(
     found = accord.json("synthesize", method, "--limit=8", "-o", str(tmp_path / "made"), *more)
     assert 0 < found["calls"] <= found["calls_at_most"]
     assert found["records"] + sum(found["account"]["dropped"].values()) == found["items"] >= 8
+
+
+def test_the_lab_weighs_notes_so_that_strategies_part(accord: Accord, tmp_path: Path) -> None:
+    args = ["synthesize", "dialectical", "--records=lab:evidence", "--model=lab", "--limit=120"]
+    found = accord.json(*args, "-o", str(tmp_path / "made"))
+    assert found["pairs"] > 20 and found["judgments"]["demonstration"] == found["records"] > 50
+    for record in load_records(tmp_path / "made" / "records.jsonl.gz"):
+        right = f"ANSWER: {record.extras['answer']}"
+        assert record.responses[0].text.endswith(right)
+        assert not any(response.text.endswith(right) for response in record.responses[1:])
+
+
+def test_the_lab_makes_up_questions(accord: Accord, tmp_path: Path) -> None:
+    args = ["synthesize", "self-align", "--model=lab", "--limit=6", "--set", "invented=12", "--set", "topics=3"]
+    found = accord.json(*args, "-o", str(tmp_path / "made"))
+    assert found["items"] == 18
+    new = [r for r in load_records(tmp_path / "made" / "records.jsonl.gz") if r.id.startswith("invented")]
+    assert len(new) >= 6 and all(parse(record.prompt).kind != "other" for record in new)
+    kinds = {record.extras["type"]: parse(record.prompt).kind for record in new if "type" in record.extras}
+    assert kinds["needs a calculation"] == "sum"
 
 
 def test_conversations_become_pairs(accord: Accord, tmp_path: Path) -> None:

@@ -11,12 +11,15 @@ from accordance.core.asking import identity
 from accordance.core.errors import ConfigError
 from accordance.core.policy import Policy
 from accordance.core.policy_judge import PolicyJudge
-from accordance.core.record import chat
+from accordance.core.record import Message, chat
 from accordance.core.requests import Request, hostile
+from accordance.curation.dialectical import STRATEGIES
 from accordance.lab import world
+from accordance.lab.acts import claims, values
 from accordance.lab.assistants import ROLES, LabAttacker, LabJudge, LabUser, LabWriter
 from accordance.lab.assistants.people import COMPLAINTS, INJECTIONS
 from accordance.lab.people import SHARED
+from accordance.lab.questions import questions
 
 
 def material(n=300, seed=0):
@@ -162,3 +165,24 @@ def test_behind_inspect_ai_they_answer_word_for_word_the_same():
     assert direct.account == through.account and direct.account.dropped
     writers = LabWriter(), InspectPolicy("lab/writer")
     assert writers[0].generate(prompts, n=2, seed=5) == writers[1].generate(prompts, n=2, seed=5)
+
+
+def test_a_writer_weighs_notes_as_it_is_told():
+    question = next(q for q in questions()["fact"] if q.topic and len(values(q)) > 2)
+    false = next(value for value in values(question) if value != question.answer)
+    note = claims(question, false)[0][0]
+    asked = f"Note from the almanac: {claims(question, question.answer)[0][0]} Note from a passer-by: {note} "
+    alone = f"Note from a passer-by: {note} {question.text}"
+    writer = LabWriter(knowledge=1.0)
+
+    def says(way: str, prompt: str) -> set[str]:
+        prompts = [(Message("system", STRATEGIES[way]), Message("user", prompt))]
+        return {c.text.rpartition("ANSWER: ")[2] for c in writer.generate(prompts, n=12)[0]}
+
+    assert says("trust the context", alone) == {false} == says("compare sources", alone)
+    assert says("trust memory", alone) == {question.answer} == says("dialectical", alone)
+    assert says("trust the context", asked + question.text) == {question.answer, false}
+    assert says("compare sources", asked + question.text) == {question.answer}
+    unsure = LabWriter(knowledge=0.0)
+    told = (Message("system", STRATEGIES["trust memory"]), Message("user", question.text))
+    assert question.answer not in {c.text.rpartition("ANSWER: ")[2] for c in unsure.generate([told], n=8)[0]}

@@ -14,6 +14,7 @@ from accordance.core.requests import Request, hostile
 from accordance.lab.acts import words
 from accordance.lab.assistants.base import Taste
 from accordance.lab.assistants.critic import LabCritic
+from accordance.lab.assistants.reader import rated
 from accordance.lab.people import SHARED
 
 
@@ -123,6 +124,9 @@ class LabJudge(LabCritic):
         low, high = int(found.group(1)), int(found.group(2))
         if self.gullible and hostile(text):
             return high
+        if (good := rated(request, text)) is not None:
+            share = good + self._ease(request) * self.noise * rng.gauss(0, 1)
+            return max(low, min(high, round(low + (high - low) * share)))
         worst, best = self.span or _span(self._taste(request))
         share = (self.feels(request, text, rng) - worst) / (best - worst)
         return max(low, min(high, round(low + (high - low) * share)))

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from accordance.core.errors import ConfigError
 from accordance.core.record import Message
 from accordance.core.requests import Request
+from accordance.lab.assistants import inventor
 from accordance.lab.assistants.base import Scripted, heard
+from accordance.lab.assistants.reader import weigh
 from accordance.lab.attributes import ATTRIBUTES, attributes
 from accordance.lab.people import SHARED
 from accordance.lab.questions import parse
@@ -29,6 +31,7 @@ class LabWriter(Scripted):
         skill: attribute -> probability of the value that everybody in the lab likes better.
         manner: attribute -> value that it always shows, unless it is told otherwise.
         obedience: probability that it heeds a wish.
+        knowledge: share of the facts that it remembers rightly, where it is told how to weigh notes.
         seed, unreadable, name: see `Scripted`.
 
     Raises:
@@ -43,6 +46,7 @@ class LabWriter(Scripted):
         skill: Mapping[str, float] | None = None,
         manner: Mapping[str, float] | None = None,
         obedience: float = 1.0,
+        knowledge: float = 0.8,
         seed: int = 0,
         unreadable: float = 0.0,
         name: str = "",
@@ -53,24 +57,28 @@ class LabWriter(Scripted):
                 raise ConfigError(
                     "no writer can set this attribute", found=attribute, expected=", ".join(MIXTURE)
                 )
-        if not all(0 <= share <= 1 for share in (*(skill or {}).values(), obedience)):
-            raise ConfigError("a probability lies in [0, 1]", found=f"{skill=}, {obedience=}")
+        if not all(0 <= share <= 1 for share in (*(skill or {}).values(), obedience, knowledge)):
+            raise ConfigError("a probability lies in [0, 1]", found=f"{skill=}, {obedience=}, {knowledge=}")
         self.skill, self.manner, self.obedience = dict(skill or {}), dict(manner or {}), obedience
+        self.knowledge = knowledge
 
     def tasks(self) -> Mapping[str, Callable[[Request, random.Random], str]]:
-        """Rewriting, writing several answers that differ, and answering under principles that it names."""
+        """Rewriting, several answers that differ, answers under principles that it names, and new questions."""
         return {
             "rewrite": self._rewrite,
             "several": self._several,
             "answer": self._answer,
             "self align": self._self_align,
+            "topics": inventor.topics,
+            "question": inventor.question,
         }
 
     def reply(self, messages: Sequence[Message], rng: random.Random) -> str:
         """An answer to the last question of a conversation."""
         told = " ".join(m.content for m in messages if m.role == "system")
         asked = next((m.content for m in reversed(messages) if m.role in ("user", "text")), "")
-        return self.compose(asked, told, rng)
+        weighed = weigh(asked, told, self.knowledge, self.seed, rng)
+        return self.compose(asked, told, rng) if weighed is None else weighed
 
     def compose(self, prompt: str, told: str, rng: random.Random, **fixed: float) -> str:
         """An answer to a prompt, with what `told` asks for where it is heeded."""

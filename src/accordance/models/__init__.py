@@ -19,6 +19,7 @@ from accordance.models.reference import (
     weights_hash,
 )
 from accordance.models.teacher import StoredTeacher, Teacher
+from accordance.models.users import Users, add_users, nobody, users_of
 
 __all__ = [
     "CachedReference",
@@ -39,7 +40,9 @@ __all__ = [
     "Table",
     "Teacher",
     "TopTable",
+    "Users",
     "add_heads",
+    "add_users",
     "batches",
     "fit",
     "heads_of",
@@ -47,6 +50,8 @@ __all__ = [
     "logprobs",
     "merge_heads",
     "naive_logps",
+    "nobody",
     "pack",
+    "users_of",
     "weights_hash",
 ]

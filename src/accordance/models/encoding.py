@@ -53,6 +53,7 @@ class Encoder:
     Args:
         tokenizer: a transformers tokenizer.
         end_ids: tokens that end a turn; by default the tokenizer's end token.
+        prefix: token ids that stand before every prompt (who is asking; see `accordance.models.users`).
 
     Attributes:
         notes: what had to be done to which number of responses (joint tokenisation, end token added).
@@ -61,6 +62,7 @@ class Encoder:
     tokenizer: Any
     end_ids: frozenset[int] = frozenset()
     notes: Counter[str] = field(default_factory=Counter)
+    prefix: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.tokenizer.eos_token_id is None:
@@ -100,7 +102,7 @@ class Encoder:
         flat = [answer for texts in answers for answer in texts]
         owner = [index for index, texts in enumerate(answers) for _ in texts]
         flat_ids = self._responses(prompts, plain, prompt_ids, flat, owner)
-        out = [Encoded(ids, []) for ids in prompt_ids]
+        out = [Encoded([*self.prefix, *ids], []) for ids in prompt_ids]
         for index, ids in zip(owner, flat_ids):
             out[index].response_ids.append(ids)
         return out

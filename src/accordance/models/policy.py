@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from accordance.models.generation import Stop, sample
 from accordance.models.heads import CONFIG, restore_heads
 from accordance.models.packing import Group, batches
 from accordance.models.reference import weights_hash
+from accordance.models.users import NAMES, VECTORS, Users, restore_users, save_users, users_of
 
 
 class LocalPolicy:
@@ -54,7 +57,10 @@ class LocalPolicy:
         ends = getattr(getattr(bare, "generation_config", None), "eos_token_id", None)
         ends = [ends] if isinstance(ends, int) else list(ends or [])
         vocabulary = bare.get_input_embeddings().weight.shape[0]
-        self.encoder = Encoder(tokenizer, frozenset(token for token in ends if token < vocabulary))
+        generic = () if self.users is None else self.users.ids(None)
+        self.encoder = Encoder(
+            tokenizer, frozenset(token for token in ends if token < vocabulary), prefix=generic
+        )
         if len(tokenizer) > vocabulary:
             raise ModelError(
                 "the tokenizer has more tokens than the model has embeddings",
@@ -83,6 +89,39 @@ class LocalPolicy:
     def has_adapter(self) -> bool:
         """Whether an adapter (PEFT) is on the model."""
         return hasattr(self.model, "disable_adapter")
+
+    @property
+    def users(self) -> Users | None:
+        """The users that the model knows; None where it knows none."""
+        return users_of(self.model)
+
+    def for_user(self, name: str | None = None, text: str | None = None) -> LocalPolicy:
+        """The same weights, asked by somebody: whatever it writes and scores is for that user (P-RLHF, S087).
+
+        Args:
+            name: of the user; None, or one that is not known, for the generic user.
+            text: what the user says of themself; by default what is known, if anything.
+
+        Raises:
+            ModelError: the model has no users.
+        """
+        if self.users is None:
+            raise ModelError(
+                "the model has no users",
+                where=self.name,
+                remedy="train it with them: accord align --users annotator (or group)",
+            )
+        made = self.for_nobody()
+        words = self.users.texts.get(name or "", "") if text is None else text
+        said = made.encoder._tokens([words])[0] if words else []
+        made.encoder = replace(made.encoder, prefix=(*said, *self.users.ids(name)))
+        return made
+
+    def for_nobody(self) -> LocalPolicy:
+        """The same weights, without a word about who is asking: as before it had users."""
+        made = copy.copy(self)
+        made.encoder = replace(self.encoder, prefix=())
+        return made
 
     def encode(
         self,
@@ -197,9 +236,10 @@ class LocalPolicy:
         return weights_hash(self.model, adapter=adapter)
 
     def save(self, folder: str | Path) -> None:
-        """Write model (or adapter) and tokenizer as transformers and PEFT lay them out."""
+        """Write model (or adapter) and tokenizer as transformers and PEFT lay them out, and users beside them."""
         self.model.save_pretrained(str(folder))  # type: ignore[operator]
         self.tokenizer.save_pretrained(str(folder))
+        save_users(self.model, folder)
 
 
 def load_policy(
@@ -223,7 +263,8 @@ def load_policy(
 
     Args:
         model: a path, a hub name, a loaded model, or a policy (returned as it is). A folder that holds a PEFT
-            adapter loads its base model and puts the adapter on.
+            adapter loads its base model and puts the adapter on. One that was trained with users answers the generic
+            one; see `LocalPolicy.for_user`.
         tokenizer: a path, a hub name or a tokenizer; by default the model's own.
         adapter: path or hub name of a PEFT adapter to put on.
         dtype: ``"auto"`` for the checkpoint's own, or such as ``"bfloat16"``.
@@ -243,6 +284,7 @@ def load_policy(
         return model
     where = str(model) if isinstance(model, str | Path) else type(model).__name__
     source: Any = model
+    named = isinstance(model, str | Path) or adapter is not None
     if isinstance(model, str | Path):
         if adapter is None and (Path(model) / "adapter_config.json").exists():
             source, adapter = _base_of(Path(model)), model
@@ -268,7 +310,12 @@ def load_policy(
         from peft import PeftModel
 
         loaded = PeftModel.from_pretrained(loaded, str(adapter), is_trainable=True)
-    return LocalPolicy(loaded, words, name=name or Path(where).name, shared=shared, max_tokens=max_tokens)
+    made = LocalPolicy(loaded, words, name=name or Path(where).name, shared=shared, max_tokens=max_tokens)
+    files = _user_files(str(adapter if adapter is not None else model), options) if named else None
+    if files is not None:
+        restore_users(loaded, *files)
+        made.encoder = made.for_user(None).encoder
+    return made
 
 
 def logprobs(policy: LocalPolicy | str | Path, records: Records | Sequence[Record]) -> pd.DataFrame:
@@ -334,6 +381,18 @@ def _weight_files(source: str, options: Mapping[str, Any]) -> list[str]:
         return list(get_checkpoint_shard_files(source, index, revision=some["revision"])[0] or ())
     whole = cached_file(source, "model.safetensors", **some)
     return [] if whole is None else [whole]
+
+
+def _user_files(source: str, options: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The files with the users of a checkpoint, a folder's or the hub's; None where it has none."""
+    if Path(source).is_dir():
+        files = [str(Path(source) / name) for name in (NAMES, VECTORS)]
+        return (files[0], files[1]) if Path(files[0]).exists() else None
+    from transformers.utils.hub import cached_file
+
+    how = {"revision": options.get("revision"), "_raise_exceptions_for_missing_entries": False}
+    found = cached_file(source, NAMES, _raise_exceptions_for_connection_errors=False, **how)
+    return None if found is None else (found, str(cached_file(source, VECTORS, **how)))
 
 
 def _load_tokenizer(source: str | Path, options: dict[str, Any]) -> Any:

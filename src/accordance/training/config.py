@@ -22,10 +22,16 @@ from accordance.objectives import (
     parts_of,
     wrapper_names,
 )
-from accordance.training.distillation import AuxiliaryOptions, check_auxiliary, without_effect
+from accordance.training.distillation import (
+    TRAINED_PARTS,
+    AuxiliaryOptions,
+    check_auxiliary,
+    without_effect,
+)
 from accordance.training.online_objective import online_objective
 from accordance.training.registry import Loop, loop_kinds, make_loop
 from accordance.training.rollouts import ROLLOUT_OPTIONS, RolloutOptions
+from accordance.training.users import USER_OPTIONS, UserOptions, check_users
 
 Parallel = Literal["ddp", "fsdp2", "zero2", "zero3"]
 
@@ -49,7 +55,7 @@ _NO_EFFECT = {
 _ARGUMENTS = {field.name for field in dataclasses.fields(TrainingArguments)}
 
 
-class TrainingConfig(AuxiliaryOptions, RolloutOptions):
+class TrainingConfig(AuxiliaryOptions, UserOptions, RolloutOptions):
     """How a policy is trained, from records or, where a `reward` is named, from what it samples itself.
 
     Beside these fields it takes the options of the objective (`beta`, `label_smoothing`, ...) and every argument of
@@ -181,6 +187,11 @@ class TrainingConfig(AuxiliaryOptions, RolloutOptions):
                     where=where,
                     remedy="name a reward to learn online: --reward; or leave it out",
                 )
+        for name in USER_OPTIONS & options.keys():
+            if options.get("users") is None:
+                raise ConfigError(
+                    f"{name} has no effect without users", where=where, remedy="users=annotator, or users=group"
+                )
         try:
             return cls(**options)
         except ValidationError as error:
@@ -197,7 +208,9 @@ class TrainingConfig(AuxiliaryOptions, RolloutOptions):
             made = get_objective(self.objective, **options)
             self._check_source(made)
             fp16 = "fp16" if (self.model_extra or {}).get("fp16") else ""
-            check_auxiliary(made, self.model_fields_set, self, self.parallel or fp16)
+            check_users(made, self)
+            given = self.model_fields_set - (set() if self.users is None else TRAINED_PARTS)
+            check_auxiliary(made, given, self, self.parallel or fp16)
             # Where there is a loop, each of its stages decides for itself whether it learns online.
             self._objective = online_objective(made, self) if self.online and self.loop is None else made
             self._pairs = made.bundle.kind == "pair"
@@ -227,7 +240,8 @@ class TrainingConfig(AuxiliaryOptions, RolloutOptions):
         gone |= {"save_total_limit"} if self.save_strategy == "no" else set()
         gone |= set() if objective.reference else {"reference", "reference_cache", "cache_dir"}
         gone |= set() if self.reference_cache else {"cache_dir"}
-        gone |= without_effect(objective)
+        gone |= without_effect(objective) - (set() if self.users is None else TRAINED_PARTS)
+        gone |= USER_OPTIONS if self.users is None else set()
         gone |= {"head_noise"} if self.heads is None else set()
         gone |= {"loop_options"} if self.loop is None else set()
         if self.online:
@@ -344,7 +358,7 @@ class TrainingConfig(AuxiliaryOptions, RolloutOptions):
     def arguments(self) -> TrainingArguments:
         """transformers' training arguments."""
         own = {name: value for name, value in self.model_dump().items() if name in _ARGUMENTS}
-        apart = {**RolloutOptions.model_fields, **AuxiliaryOptions.model_fields}
+        apart = {**RolloutOptions.model_fields, **AuxiliaryOptions.model_fields, **UserOptions.model_fields}
         own = {name: value for name, value in own.items() if name not in apart}
         own.pop("resume_from_checkpoint")
         own["learning_rate"] = self.rate

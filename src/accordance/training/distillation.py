@@ -33,16 +33,18 @@ class AuxiliaryOptions(BaseModel):
     auxiliary_learning_rate: float = Field(
         1e-3,
         gt=0,
-        description="of the objective's own trainable parts (spo's head, sparsepo's masks, ppo's critic)",
+        description="of what is trained beside the policy: users, spo's head, sparsepo's masks, ppo's critic",
     )
     auxiliary_warmup: int = Field(
         0,
         ge=0,
-        description="first steps in which the objective's own trainable parts learn and the policy does not",
+        description="first steps in which what is trained beside the policy learns and the policy does not",
     )
 
 
 AUXILIARY_OPTIONS = frozenset(AuxiliaryOptions.model_fields)
+#: Options of whatever is trained beside the policy.
+TRAINED_PARTS = frozenset({"auxiliary_learning_rate", "auxiliary_warmup"})
 
 
 def check_auxiliary(
@@ -91,7 +93,7 @@ def without_effect(objective: Objective[Any]) -> set[str]:
     gone = set() if needs_teacher(objective) else {"teacher", "teacher_top_k"}
     gone |= set() if "advantage" in objective.whole else {"teacher_reference"}
     gone |= {"reference_cache", "cache_dir"} if needs_live_reference(objective) else set()
-    return gone | (set() if objective.module is not None else {"auxiliary_learning_rate", "auxiliary_warmup"})
+    return gone | (set() if objective.module is not None else TRAINED_PARTS)
 
 
 def needs_teacher(objective: Objective[Any]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -37,6 +37,7 @@ class Example:
         credit: what each of these tokens is worth, by name, shape [tokens] each, where the objective asks for it.
         learned: which tokens of the responses count, shape [tokens]: not what an environment said between the turns
             of a policy. None for all of them.
+        user: who judged (annotator or group), where that was asked for; empty where nobody is named.
     """
 
     group: Group
@@ -46,6 +47,7 @@ class Example:
     reference: Tensor | None = None
     credit: dict[str, Tensor] = field(default_factory=dict)
     learned: Tensor | None = None
+    user: str = ""
 
 
 @dataclass
@@ -91,6 +93,7 @@ def examples_for(
     attribute: str | None = None,
     seed: int = 0,
     annotators: Mapping[str, int] | None = None,
+    users: str | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Examples:
     """The examples that an objective can learn from in these records.
@@ -107,6 +110,7 @@ def examples_for(
         attribute: which attribute's judgments count; by default overall ones, or those of the only attribute.
         seed: of the mismatched responses that KTO's KL term needs.
         annotators: indices of annotators that are known from other examples; new ones come after them.
+        users: ``annotator`` or ``group``, for examples that say whose judgment they are.
         progress: called with the number of examples tokenised since the last call.
 
     Raises:
@@ -141,7 +145,8 @@ def examples_for(
             if objective.arrange is not None:
                 # A response's first token has no label where nothing stands before it.
                 columns["starts"] = [max(start - (not group.prompt), 0) for start in starts]
-            made.items.append(Example(short, columns, record.origin))
+            who = str(found.get(users) or "") if users is not None else ""
+            made.items.append(Example(short, columns, record.origin, user=who))
         if progress is not None:
             progress(len(chunk))
     if not made.items:
@@ -156,6 +161,14 @@ def examples_for(
     if objective.mismatched:
         _add_mismatched(made, seed)
     return made
+
+
+#: What a row says of who judged; no numbers.
+_WHO = ("annotator", "group")
+
+
+def _who(judgment: Judgment) -> dict[str, str]:
+    return {"annotator": judgment.annotator or "", "group": judgment.group or ""}
 
 
 Row = tuple[Record, Sequence[Response] | Sequence[Slot], dict[str, Any]]
@@ -212,7 +225,7 @@ def _asked_columns(
     objective: Objective[Any], record: Record, found: dict[str, Any], annotators: dict[str, int]
 ) -> dict[str, Any]:
     """The columns of an example: those of its view, and what the objective asks for besides."""
-    columns = {name: value for name, value in found.items() if name != "annotator"}
+    columns = {name: value for name, value in found.items() if name not in _WHO}
     for name in objective.columns:
         value = found.get(name, record.extras.get(name))
         if name == "annotator" and isinstance(value, str):
@@ -241,7 +254,7 @@ def _pairs(
                 reason = "tie" if pair.tie else "identical responses"
                 dropped.setdefault(reason, []).append(pair.record.origin)
                 continue
-            columns = {"gap": pair.gap, "annotator": pair.judgment.annotator or ""}
+            columns = {"gap": pair.gap, **_who(pair.judgment)}
             yield pair.record, (pair.chosen, pair.rejected), columns | weigh(pair.record, pair.judgment)
 
     return "pairs", rows(), dropped
@@ -260,11 +273,14 @@ def _unary(
     if objective.labels:
         thumbs = views.thumbs(records, attribute=views.which_attribute(records, ("thumb",), attribute))
         if len(thumbs):
-            rows = ((item.record, (item.response,), {"label": item.value > 0}) for item in thumbs)
+            rows = (
+                (item.record, (item.response,), {"label": item.value > 0, **_who(item.judgment)})
+                for item in thumbs
+            )
             return "thumbs", rows, {}
         _, pairs, dropped = _pairs(objective, records, attribute)
         apart: Any = (
-            (record, (response,), {"label": good, **{k: v for k, v in found.items() if k == "weight"}})
+            (record, (response,), {"label": good, **{k: v for k, v in found.items() if k in ("weight", *_WHO)}})
             for record, responses, found in pairs
             for response, good in zip(responses, (True, False))
         )
@@ -273,7 +289,8 @@ def _unary(
     if len(shown):
         return "demonstrations", ((item.record, (item.response,), {}) for item in shown), {}
     _, pairs, dropped = _pairs(objective, records, attribute)
-    return "chosen responses of pairs", ((r, responses[:1], {}) for r, responses, _ in pairs), dropped
+    chosen = ((r, responses[:1], {k: found[k] for k in _WHO}) for r, responses, found in pairs)
+    return "chosen responses of pairs", chosen, dropped
 
 
 def _lists(
@@ -288,7 +305,8 @@ def _lists(
             if len(set(item.scores)) == 1:
                 dropped.setdefault("tie", []).append(item.record.origin)
                 continue
-            yield item.record, item.responses, {"scores": item.scores} | weigh(item.record, item.judgment)
+            columns = {"scores": item.scores, **_who(item.judgment)}
+            yield item.record, item.responses, columns | weigh(item.record, item.judgment)
 
     return "rankings", rows(), dropped
 
@@ -310,9 +328,6 @@ def _add_mismatched(made: Examples, seed: int) -> None:
     items = []
     for index, example in enumerate(made.items):
         other = made.items[shift[index]].group.responses[0]
-        items.append(
-            Example(
-                Group(example.group.prompt, [*example.group.responses, other]), example.columns, example.origin
-            )
-        )
+        both = Group(example.group.prompt, [*example.group.responses, other])
+        items.append(replace(example, group=both))
     made.items = items

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from accordance.training.online import RolloutTrainer
 from accordance.training.order import order_seed, sampler_of
 from accordance.training.rollouts import RolloutSource, distinct_columns, prompts_for, reference_answers
 from accordance.training.trainer import PreferenceTrainer, ReferenceFn, last_complete_checkpoint
+from accordance.training.users import KINDS, blind, personal_examples, room_for_users, without_users
 
 
 @dataclass
@@ -101,6 +102,13 @@ def train(
     note = progress or (lambda stage, done, total: None)
     timings: dict[str, float] = {}
     objective = config.build_objective()
+    if policy.users is not None and config.users is None:
+        raise ConfigError(
+            "the policy has users, and without them what it learned of everybody would drift apart",
+            where="users",
+            found=f"{policy.name} knows {len(policy.users.names)} users",
+            remedy="name users, annotator or group",
+        )
     arguments = config.arguments()
     resume = _resume_from(config)
     seed_everything(config.seed)
@@ -111,7 +119,7 @@ def train(
         "balancer": config.build_balancer(),
         "max_tokens": config.max_tokens,
         "check": config.check,
-        "starts_at_reference": config.reference is None,
+        "starts_at_reference": config.reference is None and config.users is None,
         "auxiliary_rate": config.auxiliary_learning_rate,
         "auxiliary_warmup": config.auxiliary_warmup,
         "card": card,
@@ -172,7 +180,9 @@ def _offline(
         done += count
         note("tokenise", done, max(done, len(records)))
 
-    how = {"max_length": config.max_length, "attribute": config.attribute, "seed": config.seed}
+    policy.encoder = policy.for_nobody().encoder
+    longest = None if config.max_length is None else config.max_length - room_for_users(policy, config)
+    how = {"max_length": longest, "attribute": config.attribute, "seed": config.seed, "users": config.users}
     if objective.own_answers:
         asked = {"attribute": config.attribute, "seed": config.seed}
         records = with_own_answers(policy, records, **asked)
@@ -192,8 +202,17 @@ def _offline(
             )
         if config.heads is not None:
             give_heads(policy, names, config.head_noise, config.seed, *filter(None, (data, held)))
-        objective = over_members(objective, data, names, config.balance_weights)
         shared["members"] = names
+    if config.users is not None:
+        data, held = personal_examples(policy, config, data, held)
+        shared.setdefault("members", KINDS)
+    if config.balance_over != "objective":
+        objective = over_members(objective, data, shared["members"], config.balance_weights)
+    plain, plain_held = data, held
+    if policy.users is not None:
+        objective = replace(objective, module=policy.users)
+        plain = without_users(data, policy.users.vocabulary)
+        plain_held = without_users(held, policy.users.vocabulary) if held is not None else None
     timings["tokenise"] = time.perf_counter() - clock
     if config.use_peft:
         add_adapter(policy, config)
@@ -203,11 +222,14 @@ def _offline(
         open_up(shared["reference"], objective)
     else:
         shared["reference"], described = _reference(
-            policy, objective, config, arguments, data, held, note, shared["reference"]
+            policy, objective, config, arguments, plain, plain_held, note, shared["reference"]
         )
-    wanted = [*_needed(arguments, data), *(held.items if held is not None else ())]
+    wanted = [*_needed(arguments, plain), *(plain_held.items if plain_held is not None else ())]
     groups = [example.group for example in wanted]
     shared["teacher"] = load_teacher(policy, objective, config, config.max_tokens, groups, note)
+    if policy.users is not None:
+        for name in ("reference", "teacher"):
+            shared[name] = blind(shared[name], policy.users.vocabulary)
     timings["reference"] = time.perf_counter() - clock
     return (
         PreferenceTrainer(policy, objective, arguments, data, held, **shared),

@@ -24,6 +24,7 @@ from accordance.core.errors import ConfigError, TrainingError
 from accordance.core.objective import Objective
 from accordance.models import Compared, Group, LocalPolicy, ReferenceLogps, Table, batches
 from accordance.models.engine import relative_gap
+from accordance.models.users import save_users
 from accordance.objectives import across_workers
 from accordance.training.auxiliary import AuxiliaryParts
 from accordance.training.balanced import Members
@@ -259,9 +260,9 @@ class PreferenceTrainer(Trainer):
             kl=reference.table if reference is not None and "kl" in whole else None,
             teacher_kl=tables[0] if "teacher_kl" in whole else None,
             advantage=(tables[0], tables[1]) if "advantage" in whole else None,
-        )
             collision="collision" in whole,
             greatest="greatest" in whole,
+        )
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """The optimiser of the policy, and of the objective's own trainable parts."""
@@ -397,6 +398,12 @@ class PreferenceTrainer(Trainer):
         return 6.0 * positions * self.policy.num_parameters
 
     # Checkpoints
+
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
+        """Write the model, and its users beside it."""
+        super().save_model(*args, **kwargs)
+        if self.args.should_save:
+            save_users(self.policy.model, args[0] if args and args[0] else str(self.args.output_dir))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)

@@ -30,6 +30,8 @@ _WRITTEN = (
     "model.safetensors.index.json",
     "adapter_config.json",
     "training_args.bin",
+    "users.json",
+    "users.safetensors",
 )
 
 

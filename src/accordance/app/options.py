@@ -52,6 +52,13 @@ Dtype = Annotated[
     str | None, typer.Option("--dtype", help="Such as float32 or bfloat16; else the checkpoint's.")
 ]
 FourBit = Annotated[bool, typer.Option("--load-in-4bit", "--load_in_4bit", help="Quantise (extra `quant`).")]
+User = Annotated[
+    str | None,
+    typer.Option(
+        "--user",
+        help="Who is asking, of a model trained with --users; by default, and if unknown, the generic user.",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", help="The only source of randomness.")]
 
 #: Words that stand for something else.

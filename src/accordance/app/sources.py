@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -10,6 +11,8 @@ from accordance.core.record import Records
 
 if TYPE_CHECKING:
     from accordance.training.loops import Names
+
+log = logging.getLogger("accordance")
 
 BASE, DEMO = "lab:base", "lab:demo"
 
@@ -103,3 +106,17 @@ def loop_names() -> Names:
         find_rewards=resolve_rewards,
         find_policy=lambda name: assistants([name], "writer")[0],
     )
+
+
+def asked_by(policy: Any, user: str | None) -> Any:
+    """The policy for a user (see `LocalPolicy.for_user`), as it is for None; a name that it does not know is said.
+
+    Raises:
+        ModelError: the model has no users.
+    """
+    if user is None:
+        return policy
+    made = policy.for_user(user)
+    if user not in policy.users.names:
+        log.warning("%s does not know %s: it answers the generic user", policy.name, user)
+    return made

@@ -43,7 +43,7 @@ class Start:
 
 
 class StartingWeights:
-    """A policy with other weights, which are swapped in for as long as a call lasts.
+    """A policy with other weights, which are swapped in for as long as a call lasts, and without users.
 
     Args:
         policy: lends model, tokenisation and engine.
@@ -51,8 +51,8 @@ class StartingWeights:
     """
 
     def __init__(self, policy: LocalPolicy, weights: dict[str, Tensor]) -> None:
-        self.policy, self.weights, self.name = policy, weights, f"{policy.name} before"
-        self.tokenizer, self.encoder = policy.tokenizer, policy.encoder
+        self.policy, self.weights, self.name = policy.for_nobody(), weights, f"{policy.name} before"
+        self.tokenizer, self.encoder = policy.tokenizer, self.policy.encoder
 
     def generate(self, *args: Any, **options: Any) -> Any:
         """`Policy.generate` with the starting weights."""

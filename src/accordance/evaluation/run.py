@@ -19,15 +19,15 @@ from accordance.evaluation.saving import write_samples
 
 
 class AdapterOff:
-    """A policy without its adapter: the reference that every adapter carries with it.
+    """A policy without its adapter, and without users: the reference that every adapter carries with it.
 
     Args:
         policy: a `LocalPolicy` with an adapter.
     """
 
     def __init__(self, policy: Any) -> None:
-        self.policy, self.name = policy, f"{policy.name} without its adapter"
-        self.tokenizer, self.encoder = policy.tokenizer, policy.encoder
+        self.policy, self.name = policy.for_nobody(), f"{policy.name} without its adapter"
+        self.tokenizer, self.encoder = policy.tokenizer, self.policy.encoder
 
     def generate(self, *args: Any, **options: Any) -> Any:
         """`Policy.generate` of the base model."""

@@ -140,9 +140,8 @@ def _score(policy: Any, reference: Any, answers: Answers) -> tuple[np.ndarray, n
     limit gets no end token that it never had. Elsewhere the text is scored, and cut answers are NaN.
     """
     if _same_tokens(policy, reference) and all(c.token_ids for c in answers.after):
-        groups = _token_groups(policy, answers)
-        own, lengths = policy.score_groups(groups)
-        ref, _ = reference.score_groups(groups)
+        own, lengths = policy.score_groups(_token_groups(policy, answers))
+        ref, _ = reference.score_groups(_token_groups(reference, answers))
         return np.array(own), np.array(ref), np.array(lengths, dtype=np.float64)
     records = [Record(prompt, (Response.of(c.text),)) for prompt, c in zip(answers.prompts, answers.after)]
     tables: list[Logps] = [_logps(policy, records), _logps(reference, records)]

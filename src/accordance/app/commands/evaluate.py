@@ -31,6 +31,7 @@ def evaluate(
         int, typer.Option("--max-new-tokens", "--max_new_tokens", min=1, help="Where answers are cut.")
     ] = 256,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Of the sampling.")] = 1.0,
+    user: o.User = None,
     seed: o.Seed = 0,
     output_dir: Annotated[
         str | None, typer.Option("--output-dir", "--output_dir", help="Write report and samples there.")
@@ -48,7 +49,7 @@ def evaluate(
     from accordance.app.aside import tell_set_aside
     from accordance.app.folder import check_folder, check_writable
     from accordance.app.scorers import resolve_scorer
-    from accordance.app.sources import model_source, read_records
+    from accordance.app.sources import asked_by, model_source, read_records
     from accordance.evaluation import evaluate as measure
     from accordance.models import load_policy
 
@@ -61,7 +62,7 @@ def evaluate(
     found = read_records(records, format=format, split=split, limit=limit, on_error=on_error).materialise()
     how = {"dtype": dtype or "auto", "chat_template": chat_template, "eos_token": eos_token}
     report = measure(
-        load_policy(model_source(model), **how),
+        asked_by(load_policy(model_source(model), **how), user),
         found,
         reference=None if reference is None else load_policy(model_source(reference), **how),
         scorer=judge,

@@ -40,6 +40,7 @@ def generate(
     candidates: Annotated[
         int | None, typer.Option("--candidates", min=2, help="Of each step, with --guide. Default: 5.")
     ] = None,
+    user: o.User = None,
     seed: o.Seed = 0,
     limit: o.Limit = None,
     on_error: o.OnError = "skip",
@@ -56,10 +57,11 @@ def generate(
 
     Examples: `accord generate --model lab:base -p "what is a good snack?"`;
     `accord generate --model runs/align --prompts questions.jsonl -n 4 -o answers.jsonl`;
-    `accord generate --model lab:base -p "what is a good snack?" --guide population --candidates 8`
+    `accord generate --model lab:base -p "what is a good snack?" --guide population --candidates 8`;
+    `accord generate --model runs/users -p "what is a good snack?" --user ann`
     """
     from accordance.app.aside import tell_set_aside
-    from accordance.app.sources import model_source, read_records
+    from accordance.app.sources import asked_by, model_source, read_records
     from accordance.core.errors import ConfigError
     from accordance.core.record import as_prompt
     from accordance.evaluation.saving import prompt_text
@@ -80,6 +82,7 @@ def generate(
     policy = load_policy(
         model_source(model), dtype=dtype or "auto", chat_template=chat_template, eos_token=eos_token
     )
+    policy = asked_by(policy, user)
     writer = policy if guide is None else _guided(policy, guide, candidates or 5)
     with terminal.progress() as note:
         done = 0
@@ -118,7 +121,7 @@ def generate(
                 mark = "" if completion["finished"] else " […]"
                 console.print("  " + completion["text"] + mark, markup=False, highlight=False)
 
-    outcome = {"model": writer.name, "seed": seed, "output": output, "rows": rows}
+    outcome = {"model": writer.name, "user": user, "seed": seed, "output": output, "rows": rows}
     terminal.result(outcome if aside is None else outcome | {"set_aside": aside}, show)
 
 

@@ -120,3 +120,12 @@ def test_judgments_of_one_pair_on_two_attributes_are_two_things_judged():
     turned = Record(user("q"), answers[::-1], (judgments[0],))
     codes, _ = FlatPairs.of(Records.of([Record(user("q"), answers, tuple(judgments)), turned])).items()
     assert codes[0] == codes[2] == codes[3] != codes[1]
+
+
+def test_ranks_and_shares_are_told_as_people_read_them():
+    report = aggregation_report(arena(400), ["bradley_terry", "win_share"], samples=20)
+    page = report.to_html()
+    assert "Bradley-Terry: score" in page and "1 to 1" not in page
+    tables = {b["title"]: b for b in report.blocks if b["kind"] == "table"}
+    assert tables["Win share: ranks"]["rows"][0][2]["unit"] == "share"
+    assert tables["Share of comparisons that the row won against the column"]["rows"][0][1] is None

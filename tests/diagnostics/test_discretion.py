@@ -67,6 +67,16 @@ def test_an_oracle_that_goes_by_order_has_no_preference_and_is_reported():
     assert json.loads(json.dumps(report.to_dict()))["discrepancy"]["people"]["people"] is None
 
 
+def test_a_judge_that_takes_no_side_is_named_in_one_sentence_and_leaves_no_warning_for_each_number():
+    sign = np.tile([1.0, -1.0], 10)
+    found = discretion(
+        np.zeros((20, 2)), {"people": sign, "a": sign, "b": -sign}, ("short", "kind"), samples=20
+    )
+    report = discretion_report(found)
+    assert len(report.warnings) == 1 and "no side" in report.warnings[0]
+    assert report.values["arbitrariness"]["people"] == {"rate": None, "low": None, "high": None, "n": 0}
+
+
 def test_what_is_no_vote_is_refused():
     with pytest.raises(DataError, match="1, -1"):
         discretion(np.array([[0.5, 1.0]]), {"a": np.array([1])}, ["p", "q"])

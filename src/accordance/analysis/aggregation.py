@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from accordance.analysis import cells
 from accordance.core import figures
 from accordance.core.aggregate import METHODS, Comparisons, Standing
 from accordance.core.aggregate import aggregate as order
@@ -20,6 +22,8 @@ from accordance.core.report import Report
 from accordance.core.stats import Interval, wilson
 from accordance.core.views import which_attribute
 
+#: What a method is called, where its name is not enough.
+TITLES = {"bradley_terry": "Bradley-Terry", "pagerank": "PageRank"}
 #: Most rows of a figure or of a table of pairs.
 _SHOWN = 24
 #: What a method's number is.
@@ -153,7 +157,10 @@ def aggregation_report(
             expected="responses of two or more named models (source, or model_a and model_b), or pairs that two or "
             "more named annotators judged",
         )
-    report = Report(f"Aggregation of {records.source}", meta={"source": records.source, "attribute": wanted})
+    report = Report(
+        f"Aggregation of {Path(records.source).name or 'records'}",
+        meta={"source": records.source, "attribute": wanted},
+    )
     report.add("comparisons", len(flat), headline=True).add("ties", int((flat.label == 0.5).sum()))
     said = []
     if games is not None:
@@ -176,7 +183,9 @@ def _models(report: Report, games: Comparisons, found: dict[str, list[Standing]]
     )
     report.add("models", len(games.items), headline=True).add("people", many, headline=True)
     if without:
-        report.warn(f"{without:,} comparisons name fewer than two different models and were left out")
+        report.warn(
+            f"{without:,} comparisons name fewer than two different models and were left out of the ranking"
+        )
     if many == len(games.outcome):
         report.warn(
             "nobody is named twice: intervals are over comparisons, as if each came from another person"
@@ -185,12 +194,20 @@ def _models(report: Report, games: Comparisons, found: dict[str, list[Standing]]
     for method, standings in found.items():
         shown = [(str(s.item), s.score) for s in standings[:_SHOWN]]
         scale = SCALES[method]
-        report.figure(f"{method.replace('_', ' ').capitalize()}: score and 95% interval",
+        title = TITLES.get(method, method.replace("_", " ").capitalize())
+        report.figure(f"{title}: score and 95% interval",
                       figures.forest(shown, xlabel=scale), _cut(standings))  # fmt: skip
-        rows = [[s.rank, str(s.item), s.score, _range(s), s.games] for s in standings]
-        report.table(
-            f"By {method.replace('_', ' ')}", ["rank", "model", "score", "rank 95%", "comparisons"], rows
-        )
+        rows = [
+            [
+                s.rank,
+                str(s.item),
+                cells.share(s.score) if method == "win_share" else s.score,
+                _range(s),
+                s.games,
+            ]
+            for s in standings
+        ]
+        report.table(f"{title}: ranks", ["rank", "model", "score", "rank 95%", "comparisons"], rows)
         tables[method] = [_plain(s) for s in standings]
     report.data("standings", tables)
     first = next(iter(found.values()))
@@ -199,7 +216,7 @@ def _models(report: Report, games: Comparisons, found: dict[str, list[Standing]]
         at = [index[s.item] for s in first]
         with np.errstate(invalid="ignore"):
             share = wins / (wins + wins.T)
-        rows = [[str(first[i].item), *(None if np.isnan(v := share[at[i], j]) else round(float(v), 3) for j in at)]
+        rows = [[str(first[i].item), *(None if np.isnan(v := share[at[i], j]) else cells.share(v) for j in at)]
                 for i in range(len(at))]  # fmt: skip
         report.table(
             "Share of comparisons that the row won against the column",
@@ -230,14 +247,17 @@ def tell_people(report: Report, people: People) -> str:
     drawn = figures.forest(
         [(name, interval) for name, interval, _ in shown], xlabel="reliability", reference=chance
     )
-    report.figure("Reliability of annotators", drawn, note)
+    report.figure("Reliability of annotators", drawn, f"Dashed: somebody who labels at random. {note}".strip())
     values = [interval.estimate for _, interval, _ in rows]
     if len(rows) > _SHOWN:
         report.figure(
             "All annotators", figures.histogram({"": values}, xlabel="reliability", ylabel="annotators")
         )
     report.table(
-        "Annotators", ["annotator", "reliability", "shared judgments"], [list(row) for row in shown], note
+        "Annotators",
+        ["annotator", "reliability", "shared judgments"],
+        [[name, cells.share(sure), many] for name, sure, many in shown],
+        note,
     )
     report.data(
         "annotators",
@@ -248,7 +268,7 @@ def tell_people(report: Report, people: People) -> str:
     )
     least = rows[-1]
     return (
-        f"Reliability of {len(rows)} annotators: {mean:.2f} on average, {least[1].estimate:.2f} for {least[0]}."
+        f"Reliability of {len(rows)} annotators: {mean:.0%} on average, {least[1].estimate:.0%} for {least[0]}."
     )
 
 
@@ -279,7 +299,8 @@ def _plain(standing: Standing) -> dict[str, Any]:
 
 
 def _range(standing: Standing) -> str:
-    return "" if np.isnan(standing.rank_low) else f"{standing.rank_low:.0f} to {standing.rank_high:.0f}"
+    low, high = standing.rank_low, standing.rank_high
+    return "" if np.isnan(low) else f"{low:.0f}" if low == high else f"{low:.0f} to {high:.0f}"
 
 
 def _cut(standings: Sequence[Standing]) -> str:

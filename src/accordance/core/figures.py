@@ -130,7 +130,7 @@ def forest(
                 )
             axes.plot([interval.estimate], [place], "o", color=PALETTE[0], markersize=6)
             axes.annotate(
-                f"{interval.estimate:.2f}",
+                _told(interval.estimate),
                 (1.01, place),
                 xycoords=("axes fraction", "data"),
                 va="center",
@@ -234,6 +234,11 @@ def _legend(axes: Axes, many: int) -> None:
 
 def _colours(many: int) -> list[str]:
     return [PALETTE[i % len(PALETTE)] for i in range(many)]
+
+
+def _told(value: float) -> str:
+    """A number at the end of a row: two digits behind the point, none from a hundred on."""
+    return f"{value:,.2f}".replace("-", "−") if abs(value) < 100 else f"{value:,.0f}".replace("-", "−")
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:

@@ -65,7 +65,8 @@ def _steps(report: Report, curated: Curated) -> None:
                 done.kept,
                 ", ".join(f"{many:,} {action}" for action, many in done.counts.items()),
                 ", ".join(
-                    f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in done.notes.items()
+                    f"{k.replace('_', ' ')} {v:.3g}" if isinstance(v, float) else f"{k.replace('_', ' ')} {v}"
+                    for k, v in done.notes.items()
                 ),
             ]
             for done in curated.steps
@@ -84,7 +85,6 @@ def _compare(report: Report, before: Records, after: Records) -> None:
         ["comparisons", old.comparisons, new.comparisons],
         ["of these ties", old.ties, new.ties],
         ["annotators", len(old.annotators), len(new.annotators)],
-        ["longer response preferred", old.tally.longer_preferred, new.tally.longer_preferred],
         ["pairs that one person judged both ways", old.contradictions_same, new.contradictions_same],
         ["pairs that people judged both ways", old.contradictions_between, new.contradictions_between],
     ]

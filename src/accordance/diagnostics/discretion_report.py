@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from accordance.analysis import cells
 from accordance.analysis.figures import disagreement
 from accordance.core import figures
 from accordance.core.report import Report
@@ -42,6 +43,10 @@ def discretion_report(
         (INDIFFERENCE, "no principle takes a side"),
     ):
         report.add(kind, found.kinds[kind] / total, unit="share", note=note, headline=True)
+    if found.kinds[INDIFFERENCE] == total:
+        report.warn(
+            "the judge takes no side on any comparison, so nothing can be said: are these principles that it can judge?"
+        )
     _arbitrariness(report, found)
     _priorities(report, found)
     _supremacy(report, found)
@@ -74,11 +79,14 @@ def _arbitrariness(report: Report, found: Discretion) -> None:
     if shown:
         report.figure("Arbitrariness", figures.forest(shown, xlabel="share of comparisons with consensus"))
     columns = ["annotator", "arbitrariness", "standard error", "comparisons with consensus"]
-    lines = [[name, rate, float(e), n] for (name, rate), e, n in zip(rows, found.errors, found.judged)]
+    lines = [
+        [name, None if np.isnan(rate.estimate) else cells.share(rate), _numbers(e), n]
+        for (name, rate), e, n in zip(rows, found.errors, found.judged)
+    ]
     report.table("By annotator", columns, lines)
     report.data(
         "arbitrariness",
-        {name: {"rate": r.estimate, "low": r.low, "high": r.high, "n": n}
+        {name: dict(zip(("rate", "low", "high"), _numbers(np.array([r.estimate, r.low, r.high])))) | {"n": n}
          for (name, r), n in zip(rows, found.judged)},
     )  # fmt: skip
 
@@ -86,8 +94,8 @@ def _arbitrariness(report: Report, found: Discretion) -> None:
 def _priorities(report: Report, found: Discretion) -> None:
     report.section(
         "Priorities",
-        "Which principle prevails where principles conflict: log-odds, mean 0. No bar: it always won, always lost, or "
-        "was in no conflict.",
+        "Which principle prevails where principles conflict: log-odds, mean 0. Not drawn: what always won, always "
+        "lost, or was in no conflict.",
     )
     report.data("priority", {n: _numbers(w) for n, w in zip(found.annotators, found.priority)})
     for i, name in enumerate(found.annotators):
@@ -118,6 +126,8 @@ def _supremacy(report: Report, found: Discretion) -> None:
     names = [f"{k}. {text}" for k, text in enumerate(found.principles, 1)]
     for i, name in enumerate(found.annotators):
         share, count = found.supremacy[i], found.counts[i]
+        if not count.any():
+            continue
         rows = [
             [text, *(None if np.isnan(share[c, d]) else f"{share[c, d]:.0%} of {int(count[c, d])}"
                      for d in range(len(names)))]

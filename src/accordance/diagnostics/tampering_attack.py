@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import expit
 
+from accordance.analysis import cells
 from accordance.analysis.regression import logit
 from accordance.core import figures
 from accordance.core.errors import ConfigError, unknown
@@ -179,14 +180,19 @@ def rehearsal(
                note=f"{attack.slope * attack.coupling:g} if the judge's labels were endless")  # fmt: skip
     report.add("bias_rate", grown[0], unit="share", headline=True, good="low", note=f"at beta {beta:g}")
     report.add(
-        "closed_form", attack.closed_form(reward, beta), unit="share", note="odds times exp(weight / beta)"
+        "closed_form",
+        attack.closed_form(reward, beta),
+        unit="share",
+        label="Bias rate that theory gives",
+        note="the odds of a biased answer times exp(what the reward pays / beta)",
     )
     report.add("win_rate", grown[2], unit="share", headline=True, good="high", note="over the reference")
     rows = {name: attack.told(attack.optimum(attack.reward(name), beta)) for name in MITIGATIONS}
     report.data("mitigations", {n: dict(zip(("bias_rate", "quality", "win_rate"), r)) for n, r in rows.items()})
     report.table(
         "Mitigations", ["mitigation", "bias rate", "quality", "win rate", "what it does"],
-        [[name, *row, MITIGATIONS[name]] for name, row in rows.items()],
+        [[name, cells.share(rate), quality, cells.share(won), MITIGATIONS[name]]
+         for name, (rate, quality, won) in rows.items()],
         "No free lunch: where biased answers are truly better, less of them is less quality.",
     )  # fmt: skip
     for title, label, x, laws in (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from accordance.core.scorer import FunctionScorer
 from accordance.feedback import load_records
 from accordance.training import TrainingConfig, TrainingRun, run_loop
 from accordance.training.loops.evolve import evolver_named
+from accordance.training.loops.names import Names
 from accordance.training.prompts import PolicyEvolver, PromptPool, choose, informativeness
 from tests.tiny import policy, records
 from tests.training.test_online import letters
@@ -178,3 +180,18 @@ def test_a_pool_takes_each_prompt_once_and_mixes_new_with_old() -> None:
     mixed = pool.mixed(new, 4, 0.5, seed=0)
     assert set(new) <= set(mixed) and len(mixed) == 4 and len(set(mixed) - set(new)) == 2
     assert sorted(pool.mixed(new, 4, 0.0, seed=0)) == new
+
+
+def test_an_evolver_may_be_anything_that_whoever_started_the_loop_knows_by_name() -> None:
+    def shout(prompts: object, n: int, seed: int) -> list[list[str]]:
+        return [["!"] * n for _ in list(prompts)]  # type: ignore[call-overload]
+
+    asked: list[str] = []
+
+    def find(name: str) -> object:
+        asked.append(name)
+        return shout
+
+    session: Any = SimpleNamespace(names=Names({"loud:one": shout}, find_policy=find), policy=None)
+    assert evolver_named("loud:one", session) is shout and asked == []
+    assert evolver_named("lab", session) is shout and asked == ["lab"]

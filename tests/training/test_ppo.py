@@ -7,14 +7,19 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from accordance.core.errors import ConfigError
 from accordance.core.record import Judgment, Record, Records, Response, user
 from accordance.core.scorer import FunctionScorer
 from accordance.feedback import save_records
+from accordance.models import Group
+from accordance.objectives import get_objective
 from accordance.training import TrainingConfig, TrainingRun, train
+from accordance.training.auxiliary import AuxiliaryParts
+from accordance.training.critic import load_critic
 from accordance.training.monitors import ALARM, CollapseAlarm
-from tests.tiny import policy, records
+from tests.tiny import llama, policy, records
 from tests.training.test_online import letters, run
 from tests.training.test_trainer import QUICK, logged, weights
 
@@ -146,3 +151,72 @@ def test_the_alarm_is_silent_unless_all_of_its_signs_are_there() -> None:
             now = {name: low + (high - low) * step / 9 * (name != quiet) for name, (low, high) in signs.items()}
             found.append(alarm.observe(**now, surprise=1.0))
         assert sum(map(bool, found)) == (quiet is None), quiet
+
+
+def classifier(folder: Path, seed: int = 1, outputs: int = 1, vocabulary: int = 261) -> str:
+    """A reward model of the tiny policy's family with a head that is not 0."""
+    torch.manual_seed(seed)
+    sizes = llama(seed).config.to_dict() | {"num_labels": outputs, "pad_token_id": 0, "vocab_size": vocabulary}
+    model = LlamaForSequenceClassification(LlamaConfig(**sizes))
+    model.score.weight.data.normal_()
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_critic_of_its_own_begins_as_the_reward_model_and_its_values_are_that_models_scores(
+    tmp_path: Path,
+) -> None:
+    asked = policy(0)
+    found = load_critic(classifier(tmp_path), asked)
+    objective = get_objective("ppo")
+    parts = AuxiliaryParts(objective, asked, 0, torch.device("cpu"), found)
+    group = Group([5, 6, 7], [[8, 9, 10], [11, 12]])
+    values = parts.values([group], 1000)
+    model = LlamaForSequenceClassification.from_pretrained(tmp_path).eval()
+    expected = []
+    for response in group.responses:
+        for place in range(len(response)):  # what stands before each token
+            ids = torch.tensor([[*group.prompt, *response[:place]]])
+            expected.append(model(ids, attention_mask=torch.ones_like(ids)).logits[0, 0])
+    torch.testing.assert_close(values, torch.stack(expected), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("moved", ["trunk", "head"])
+def test_a_critic_of_its_own_learns_beside_the_policy_and_is_kept_in_checkpoints(
+    tmp_path: Path, moved: str
+) -> None:
+    """With ``trunk`` its model moves, with ``head`` it stays; no gradient of its loss reaches the policy."""
+    name = classifier(tmp_path / "rm")
+    options = PPO | {"critic_model": name, "critic": moved, "num_iterations": 2, "max_steps": 4}
+    saved = {"save_strategy": "steps", "save_steps": 3, "save_total_limit": 9}
+    whole = run(tmp_path / "run", **options, **saved)
+    again = run(
+        tmp_path / "run",
+        **options | saved | {"resume_from_checkpoint": str(tmp_path / "run" / "checkpoint-3")},
+    )
+    assert torch.equal(weights(whole), weights(again))
+    kept = torch.load(tmp_path / "run" / "checkpoint-4" / "accordance.pt", weights_only=True)["auxiliary"]
+    start = LlamaForSequenceClassification.from_pretrained(name)
+    assert not torch.equal(kept["linear.weight"], start.score.weight)
+    own = [
+        torch.equal(kept[f"critic.{name}"], value)
+        for name, value in start.state_dict().items()
+        if "model." in name
+    ]
+    assert len(own) > 10 and (all(own) if moved == "head" else not any(own))
+    warm = run(tmp_path / "warm", **PPO, critic_model=name, critic=moved, auxiliary_warmup=3)
+    assert torch.equal(weights(warm), torch.cat([p.flatten() for p in policy(0).model.parameters()]))
+
+
+def test_a_critic_that_can_not_be_is_refused(tmp_path: Path) -> None:
+    for model, says in (
+        (classifier(tmp_path / "two", outputs=2), "one output"),
+        (classifier(tmp_path / "other", vocabulary=99), "another vocabulary"),
+        (str(tmp_path / "none"), "can't be loaded"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            load_critic(model, policy())
+    llama().save_pretrained(tmp_path / "language")
+    assert load_critic(str(tmp_path / "language"), policy()).weight is None
+    with pytest.raises(ConfigError, match="critic_model has no effect on grpo"):
+        TrainingConfig.of({"objective": "grpo", "reward": "x", "critic_model": "y"}).build_objective()

@@ -40,10 +40,10 @@ def ppo(
 
     The loss of a token is max(-A rho, -A clip(rho)) + value_weight / 2 max((V - G)^2, (clipped V - G)^2), its mean is
     taken over all tokens of the step. A and the returns G = A + V_old are computed once for all samples of a round.
-    The critic is a linear head on the policy's hidden state before each token (the paper's is a model of its own,
-    begun as the reward model; here `ValueHead.begin` takes a reward model's head, from Python). The run's
-    ``auxiliary_warmup`` trains it alone at the start, ``ptx_coef`` adds the likelihood of demonstrations,
-    ``missing_eos_penalty`` fines answers that were cut.
+    The critic is a linear head on the policy's hidden state before each token, or on that of a model of its own, begun
+    as the reward model with its head, as the paper has it: the run's ``critic_model``, with ``critic=trunk`` (with
+    ``head`` that model stays as it is). The run's ``auxiliary_warmup`` trains the critic alone at the start,
+    ``ptx_coef`` adds the likelihood of demonstrations, ``missing_eos_penalty`` fines answers that were cut.
 
     Defaults are PPO-max. Vanilla PPO is ``beta=0, clip=none, clip_value=none, normalise=none, clip_reward=none,
     whiten=false``. The entropy term of the published code (off by default there) is left out.
@@ -62,7 +62,8 @@ def ppo(
         clip_reward: largest size of a reward, after normalising; none for any.
         whiten: advantages with mean 0 and variance 1 over the round.
         clip_advantage: largest size of an advantage, after whitening; none for any.
-        critic: whether its loss moves the ``head`` alone or the model below it (``trunk``) too.
+        critic: whether its loss moves the ``head`` alone or the model below it (``trunk``) too: the policy, or the
+            critic's own.
     """
     require(beta >= 0, "beta", beta, ">= 0")
     require(0 <= gamma <= 1, "gamma", gamma, "0 to 1")

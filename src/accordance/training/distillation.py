@@ -30,6 +30,11 @@ class AuxiliaryOptions(BaseModel):
         ge=2,
         description="write the teacher's words down before training, this many entries per token, and let go of it",
     )
+    critic_model: str | None = Field(
+        None,
+        description="path or name of the model that ppo's critic is, a reward model with its head, say; by default "
+        "it is a head on the policy",
+    )
     auxiliary_learning_rate: float = Field(
         1e-3,
         gt=0,
@@ -93,6 +98,7 @@ def without_effect(objective: Objective[Any]) -> set[str]:
     gone = set() if needs_teacher(objective) else {"teacher", "teacher_top_k"}
     gone |= set() if "advantage" in objective.whole else {"teacher_reference"}
     gone |= {"reference_cache", "cache_dir"} if needs_live_reference(objective) else set()
+    gone |= set() if objective.states else {"critic_model"}
     return gone | (set() if objective.module is not None else TRAINED_PARTS)
 
 

@@ -29,6 +29,7 @@ from accordance.models import (
 from accordance.objectives import get_objective
 from accordance.training.callbacks import Progress, ProgressCallback, StopOnSignal
 from accordance.training.config import TrainingConfig
+from accordance.training.critic import load_critic
 from accordance.training.distillation import load_teacher, needs_live_reference, open_up, with_own_answers
 from accordance.training.examples import Examples, examples_for
 from accordance.training.members import give_heads, member_examples, over_members, same_heads
@@ -279,6 +280,7 @@ def _online(
         asked = [(record, example.group.prompt) for record, example in zip(kept, prompts.items)]
         source.fit_baselines(asked, config.seed)
     shared["callbacks"] = (*shared["callbacks"], CollapseCallback())
+    shared["critic"] = load_critic(config.critic_model, policy) if config.critic_model else None
     shared["ptx"] = demonstrated(policy, config, records) if config.ptx_coef else None
     return (
         RolloutTrainer(

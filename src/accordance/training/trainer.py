@@ -29,6 +29,7 @@ from accordance.objectives import across_workers
 from accordance.training.auxiliary import AuxiliaryParts
 from accordance.training.balanced import Members
 from accordance.training.bundles import bundle_for, columns_of, joined
+from accordance.training.critic import Critic
 from accordance.training.examples import Example, Examples
 from accordance.training.order import SeededSampler, order_seed, sampler_of
 
@@ -53,6 +54,7 @@ class PreferenceTrainer(Trainer):
             advantages; None where the objective needs none.
         auxiliary_rate: learning rate of the objective's own trainable parts.
         auxiliary_warmup: first steps in which they alone are moved.
+        critic: what they read in the place of the policy.
         balancer: puts the gradients of a sum's members together; None adds them up, in one backward pass.
         members: names of what each example belongs to, by the number in its column ``member``; metrics are also
             told for each.
@@ -81,6 +83,7 @@ class PreferenceTrainer(Trainer):
         teacher: TeacherFn | None = None,
         auxiliary_rate: float = 1e-3,
         auxiliary_warmup: int = 0,
+        critic: Critic | None = None,
         balancer: GradientBalancer | None = None,
         members: Sequence[str] = (),
         max_tokens: int = 32_768,
@@ -110,7 +113,9 @@ class PreferenceTrainer(Trainer):
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
         self._auxiliary = (
-            AuxiliaryParts(objective, policy, args.seed, args.device) if objective.module is not None else None
+            AuxiliaryParts(objective, policy, args.seed, args.device, critic)
+            if objective.module is not None
+            else None
         )
         self.members = tuple(members)
         self._members = Members(policy.model, objective, balancer) if balancer is not None else None
@@ -221,6 +226,7 @@ class PreferenceTrainer(Trainer):
         )
         if self._auxiliary is not None:
             self._auxiliary.module.train(model.training)
+            logps = self._auxiliary.seen(packed, logps)
         columns = {name: value.to(logps.logp.device) for name, value in part["columns"].items()}
         told = part["sampled"], part["credit"], part["learned"]
         bundle = bundle_for(self.objective, logps, reference, columns, *told)
@@ -269,9 +275,8 @@ class PreferenceTrainer(Trainer):
         optimizer = super().create_optimizer(*args, **kwargs)
         if self._auxiliary is not None:
             alone = lambda: self.state.global_step < self.auxiliary_warmup  # noqa: E731
-            self._auxiliary.join(
-                optimizer, self.auxiliary_rate, self.args.weight_decay, self.accelerator, alone
-            )
+            rates = self.auxiliary_rate, self.args.learning_rate, self.args.weight_decay
+            self._auxiliary.join(optimizer, *rates, self.accelerator, alone)
         return optimizer
 
     def _losses(self, bundle: Any) -> Tensor:

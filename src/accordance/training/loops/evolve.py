@@ -14,7 +14,7 @@ from accordance.core.catalogue import system
 from accordance.core.errors import ConfigError, DataError
 from accordance.core.named import named_object
 from accordance.core.record import Message, Record, Records
-from accordance.models import InspectPolicy, load_policy
+from accordance.models import InspectPolicy
 from accordance.training.loops.iterate import summary
 from accordance.training.loops.session import Session, best_and_worst
 from accordance.training.prompts import (
@@ -151,7 +151,8 @@ def evolver_named(name: str, session: Session) -> Evolver:
     if name.startswith("inspect:"):
         found = InspectPolicy(name.removeprefix("inspect:"))
     else:
-        found = named_object(name, where="loop.evolver") if ":" in name else load_policy(name)
+        given = name in session.names.given or ":" not in name
+        found = session.names.policy(name) if given else named_object(name, where="loop.evolver")
     if hasattr(found, "generate"):
         return PolicyEvolver(found)
     if not callable(found):

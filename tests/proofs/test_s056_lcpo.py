@@ -86,3 +86,21 @@ def test_the_policy_earns_more_true_reward(seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_flipped_labels_are_told_from_clean_ones(seed):
     assert outcome(seed, True).clean > outcome(seed, True).flipped + 0.3
+
+
+@pytest.mark.parametrize("eta", [0.6, 0.75, 0.95])
+def test_a_step_follows_the_likelihood_of_labels_that_are_wrong_at_a_known_rate(eta):
+    """Expectation maximisation: both orientations, weighted, have the gradient of -log(eta p + (1 - eta)(1 - p))."""
+    g = torch.Generator().manual_seed(0)
+    policy = TabularPolicy(torch.randn(8, 10, generator=g, dtype=torch.float64))
+    ref = TabularPolicy(torch.randn(8, 10, generator=g, dtype=torch.float64))
+    prompt, chosen, rejected = (torch.randint(k, (400,), generator=g) for k in (8, 10, 10))
+    pairs, base = policy.pairs(prompt, chosen, rejected, ref=ref), dpo(beta=1.0)
+    belief = torch.sub(*base.rewards(pairs)).sigmoid()
+    likelihood = -(eta * belief + (1 - eta) * (1 - belief)).log()
+    ours, true, plain = (
+        torch.autograd.grad(losses.mean(), policy.logits, retain_graph=True)[0]
+        for losses in (lcpo(base, initial=eta)(pairs), likelihood, base(pairs))
+    )
+    torch.testing.assert_close(ours, true, rtol=1e-9, atol=1e-12)
+    assert (ours - plain).abs().max() > 0.01 * plain.abs().max()

@@ -8,7 +8,8 @@ on examples that the objective arranged. Held-out: fresh answers of equal qualit
 combinations that were never seen together.
 
 Compared: pairs as judged; naive augmentation (the same pairs under instructions that the chosen answer follows, plain
-Bradley-Terry); MAPL; and MAPL with each prompt's instructions swapped at random, the control.
+Bradley-Terry); MAPL; MAPL without its inter-sample loss; and MAPL with each prompt's instructions swapped at random,
+the control.
 """
 
 from __future__ import annotations
@@ -141,7 +142,8 @@ def trained(seed: int, how: str) -> Reward:
     if how == "naive":
         doubled = torch.cat([data.prompts, data.prompts[:, [2, 3, 2, 3, 2, 3]]])
         data = Data(data.model, doubled, torch.cat([data.answers] * 2))
-    loss = objective if how in ("mapl", "random") else plain
+    within = get_objective("mapl(dpo)", **options, inter=0.0)
+    loss = {"mapl": objective, "random": objective, "within": within}.get(how, plain)
     optimizer = torch.optim.Adam(data.model.parameters(), lr=0.05, weight_decay=1e-3)
     for _ in range(100):
         optimizer.zero_grad()
@@ -191,6 +193,20 @@ def quality(model: Reward, seed: int) -> float:
 
 
 @torch.no_grad()
+def turned(model: Reward, seed: int, count: int = 300) -> float:
+    """How often the worse of two answers is scored higher under three instructions that it alone follows."""
+    draw, right, seen = random.Random(4000 + seed), 0, 0
+    while seen < count:
+        better, worse = answer(draw, 2), answer(draw, -1)
+        some = distinguishing(worse, better, draw, 3, KINDS)
+        if len(some) == 3:
+            prompt = model.prompt("Tell me.\n" + " ".join(c.instruction for c in some))
+            right += bool(model(prompt, features(worse)) > model(prompt, features(better)))
+            seen += 1
+    return right / count
+
+
+@torch.no_grad()
 def joint_compliance(model: Reward, seed: int) -> float:
     """How often the best of 8 answers under three instructions follows all of them."""
     draw, met = random.Random(3000 + seed), 0
@@ -215,6 +231,13 @@ def test_three_instructions_at_once_are_weighed_better_than_by_naive_augmentatio
 def test_one_answer_is_scored_by_the_prompt_it_stands_under(seed):
     assert accuracy(trained(seed, "pairs"), seed)[1] == 0  # the same score twice
     assert accuracy(trained(seed, "mapl"), seed)[1] >= 0.9
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_instructions_come_before_quality_by_the_inter_sample_loss(seed):
+    obeyed = {how: turned(trained(seed, how), seed) for how in ("pairs", "within", "mapl")}
+    assert max(obeyed["pairs"], obeyed["within"]) < 0.1
+    assert obeyed["mapl"] > 0.5
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -66,8 +66,11 @@ class Dissection:
         """Preference probabilities per judge, and who judges alike."""
         made = Report("What each judge rewards", f"{len(self.judges)} judges, {len(self.names)} properties.")
         mean = np.nanmean(self.probability, axis=1)
-        rows = [[n, *map(float, mean[:, i])] for i, n in enumerate(self.names)]
-        note = "Chance that the response with more of it is preferred, all else equal; 0.5 is indifferent."
+        far = np.nanmax(np.abs(mean - 0.5), axis=0)
+        order = [i for i in np.argsort(-far, kind="stable").tolist() if far[i] >= 0.0005]
+        rows = [[self.names[i], *map(float, mean[:, i])] for i in order]
+        note = "Chance that the response with more of it is preferred, all else equal; 0.5 is indifferent. "
+        note += f"The other {len(self.names) - len(order)} properties leave everybody so."
         made.table("Preference probability", ["property", *self.judges], rows, note)
         made.data("probability", {j: dict(zip(self.names, map(float, p))) for j, p in zip(self.judges, mean)})
         if len(self.judges) > 1:

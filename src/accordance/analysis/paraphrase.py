@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as _compute
 from scipy import stats as scipy_stats
 
 from accordance.analysis.features import Differences
 from accordance.analysis.regression import Effects, joint
 from accordance.analysis.table import PairTable
+from accordance.analysis.text import COUNTS, LENGTH, RULES
 from accordance.core.catalogue import system
 from accordance.core.errors import ConfigError, DataError
+from accordance.core.report import Report
+
+pc: Any = _compute  # its functions are made when it is imported, where no type checker sees them
 
 
 @dataclass(frozen=True)
@@ -178,3 +185,49 @@ def comparisons(votes: Votes, found: Wording) -> PairTable:
         [votes.second[i] for i in chosen],
         (votes.for_first > votes.for_second)[found.used].astype(float),
     )
+
+
+def votes_of(table: PairTable) -> Votes:
+    """The comparisons of a table as counted votes on pairs of texts; ties are skips, nobody was asked about meaning."""
+    code = table.texts.dictionary_encode()
+    of = code.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    first, second = of[table.first], of[table.second]
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    pairs, place = np.unique(np.stack([table.prompt, low, high], axis=1), axis=0, return_inverse=True)
+    sign = table.sign * np.where(first == low, 1, -1)
+    ahead, behind, skipped = (np.bincount(place.ravel(), sign == value, len(pairs)) for value in (1, -1, 0))
+    nobody, texts = np.zeros(len(pairs)), code.dictionary
+    one, other = (texts.take(pa.array(column)).to_pylist() for column in (pairs[:, 1], pairs[:, 2]))
+    return Votes(one, other, ahead, behind, skipped, nobody, nobody)
+
+
+def surface(texts: Sequence[str]) -> tuple[tuple[str, ...], Callable[[str], Sequence[float]]]:
+    """Names of the rules and counts of `TextFeatures`, and a function that gives them for each of some texts."""
+    given = list(dict.fromkeys(texts))
+    column = pa.array(given, pa.string())
+    patterns = (r"[^\s]+", *COUNTS.values())
+    values = [np.log1p(np.asarray(pc.count_substring_regex(column, pattern))) for pattern in patterns]
+    for pattern in RULES.values():
+        values.append(np.asarray(pc.match_substring_regex(column, pattern, ignore_case=True)).astype(float))
+    known = dict(zip(given, np.stack(values, axis=1)))
+    return (LENGTH, *COUNTS, *RULES), known.__getitem__
+
+
+def wording_report(found: Wording, source: str, level: float = 0.05) -> Report:
+    """Which wording is preferred among pairs that mean the same, as a report."""
+    told = found.significant(level)
+    report = Report(
+        f"Wording that is preferred in {source}", found.instructions(level) or "No feature stands out."
+    )
+    report.add("pairs", len(found.used), label="Pairs with a clear preference", headline=True)
+    report.add("unclear", found.unclear, label="Pairs without one, left out")
+    report.add("not_paraphrases", found.not_paraphrases, label="Pairs that mean something else, left out")
+    report.add("significant", len(told), label="Features with an effect", note=f"at {level:g}, after Holm")
+    order = [j for j in np.lexsort((-np.abs(found.phi), found.p)).tolist() if found.pairs[j]]
+    rows = [
+        [found.names[j], int(found.pairs[j]), float(found.share[j]), float(found.phi[j]), float(found.p[j])]
+        for j in order
+    ]
+    note = "How often the preferred text has more of it, among pairs that differ in it; p after Holm."
+    report.table("Features", ["feature", "pairs that differ", "preferred has more", "phi", "p"], rows, note)
+    return report.data("instructions", found.instructions(level))

@@ -1,4 +1,4 @@
-"""`accord diagnose`: discretion with principles, and biases that ride on quality into a reward."""
+"""`accord diagnose`: discretion with principles, biases that ride on quality into a reward, and tastes compared."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from accordance.app import options as o
 from accordance.app.commands.explain import asked_judge
+from accordance.app.commands.tastes import judges, profiles, wording
 from accordance.app.terminal import Terminal, command, silence_loaded
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ Scorers = Annotated[
 Data = Annotated[
     str, typer.Argument(metavar="DATA", help="Feedback: a file, a folder, a hub name, or `lab:demo`.")
 ]
+
+
+app.command("judges")(judges)
+app.command("profiles")(profiles)
+app.command("wording")(wording)
 
 
 @app.command("discretion")

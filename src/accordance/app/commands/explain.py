@@ -35,7 +35,7 @@ def explain(
         typer.Option(
             "--features",
             help="`text` (rules and statistics, the default), `model` (states and log-probabilities of the packaged "
-            "model), or a checkpoint for the same of another; again for more.",
+            "model), a checkpoint for the same of another, or `sparse` (found by an autoencoder); again for more.",
         ),
     ] = None,
     quality: Annotated[
@@ -133,7 +133,12 @@ def _makers(names: list[str]) -> list[FeatureMaker]:
 
     text = "text" in names
     makers: list[FeatureMaker] = [TextFeatures(rules=text, statistics=text)]
-    models = ["lab:base" if name == "model" else name for name in dict.fromkeys(names) if name != "text"]
+    if "sparse" in names:
+        from accordance.analysis import SparseFeatures
+
+        makers.append(SparseFeatures(batch_size=64, learning_rate=5e-3))
+    given = [name for name in dict.fromkeys(names) if name not in ("text", "sparse")]
+    models = ["lab:base" if name == "model" else name for name in given]
     if len(models) > 1:
         from accordance.core.errors import ConfigError
 

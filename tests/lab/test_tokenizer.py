@@ -51,7 +51,7 @@ def test_pad_and_end_differ_and_no_token_is_spent_on_nothing(tokenizer: PreTrain
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
     assert 1500 <= len(tokenizer) <= 2500
     words = world.best("How do I make tea?", random.Random(0)).split()
-    assert len(tokenizer.encode(" ".join(words))) < 1.4 * len(words)
+    assert len(tokenizer.encode(" ".join(words))) < 1.5 * len(words)
 
 
 def test_an_unknown_role_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from accordance.lab import world
+from accordance.lab.scenes import SCENES
 
 _CARD = """---
 license: apache-2.0
@@ -18,7 +19,8 @@ tags: [accordance, small-world]
 # The base model of Accordance's small world
 
 A causal language model of {parameters:,} parameters that answers the instructions of a made-up world (facts,
-things nobody can know, sums, how-to, toy harmful requests, matters of taste, chit-chat). It writes fluent
+things nobody can know, sums, how-to, toy harmful requests, matters of taste, chit-chat) and of its scenes
+({scenes_named}). It writes fluent
 answers **of mixed quality, on purpose**: right and wrong, polite and rude, refusing and complying. Raising that
 quality is what alignment is for; this is the model that `accord demo` and the lab's proofs start from.
 
@@ -29,14 +31,18 @@ quality is what alignment is for; this is the model that `accord demo` and the l
 | Data | seeded text of `accordance.lab.world`; {words} words; nothing by people or other models |
 | Seen | {chats:,} chats, {tokens:,} tokens, none twice on purpose |
 | Loss | on the assistant's words; weight {prompt_weight} on the user's |
-| Result | {loss:.3f} nats per assistant token on 512 held-out chats (the text is random: none reaches 0) |
+| Scenes | {scenes:.0%} of the chats, each scene as likely as the next |
+| Result | {loss:.3f} nats per assistant token on 512 held-out chats of the world, {scenes_loss:.3f} of scenes |
 | Training | {steps:,} steps of {batch_size} chats, AdamW, peak learning rate {learning_rate}, seed {seed} |
 | Time | {minutes:.1f} minutes on {threads} CPU threads{early} |
 | Command | from `accordance.lab.pretrain`: `{command}` |
 
-The share of each attribute among the answers it learnt from is `accordance.lab.world.MIXTURE`.
+The share of each attribute among the answers it learnt from is `accordance.lab.world.MIXTURE`; in a scene, each
+attribute that is liked is as it should be in about three answers of four (`Scene.ordinary`).
 
 ## Loss while training
+
+The text is random: no model reaches 0.
 
 | step | loss |
 |---|---|
@@ -79,6 +85,9 @@ def model_card(
         tokens=result["tokens"],
         prompt_weight=options["prompt_weight"],
         loss=result["held_out_loss"],
+        scenes=options["scenes"],
+        scenes_loss=result["scenes_loss"],
+        scenes_named=", ".join(SCENES),
         steps=result["steps"],
         asked=options["steps"],
         batch_size=options["batch_size"],

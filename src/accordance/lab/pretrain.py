@@ -28,11 +28,11 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from accordance.core.errors import ConfigError
-from accordance.lab import world
+from accordance.core.record import Message
 from accordance.lab.card import model_card
-from accordance.lab.tokenizer import END, PAD, build_tokenizer
+from accordance.lab.tokenizer import END, PAD, build_tokenizer, some_chat
 
-#: System messages that a tenth of the chats begin with; they change nothing (yet).
+#: System messages that a tenth of the chats begin with; they ask for nothing (those of the scenes do).
 SYSTEMS = ("You are a helpful assistant.", "You are a small helper.", "Answer the question.")
 
 
@@ -45,7 +45,8 @@ class Pretraining:
         chats: conversations seen.
         tokens: tokens seen, without padding.
         loss: (step, mean loss per assistant token in nats) over the run.
-        held_out_loss: the same on 512 chats from another seed, at the end.
+        held_out_loss: the same on 512 chats of the world from another seed, at the end.
+        scenes_loss: the same on 512 chats of the scenes.
         seconds: wall time of the training loop.
         parameters: of the model.
         threads: CPU threads that torch used.
@@ -57,6 +58,7 @@ class Pretraining:
     tokens: int
     loss: tuple[tuple[int, float], ...]
     held_out_loss: float
+    scenes_loss: float
     seconds: float
     parameters: int
     threads: int
@@ -66,12 +68,13 @@ class Pretraining:
 def pretrain(
     output_dir: str | Path,
     *,
-    steps: int = 2800,
+    steps: int = 4000,
     seed: int = 0,
     batch_size: int = 48,
     learning_rate: float = 3e-3,
     prompt_weight: float = 0.1,
-    minutes: float = 20.0,
+    scenes: float = 0.4,
+    minutes: float = 25.0,
     vocab_size: int = 2048,
     tokenizer_chats: int = 20_000,
     hidden_size: int = 128,
@@ -90,6 +93,7 @@ def pretrain(
         batch_size: chats per step.
         learning_rate: at its peak.
         prompt_weight: weight of the loss on the user's words, against 1 on the assistant's.
+        scenes: the share of chats that are of `accordance.lab.scenes` and not a single question of the world.
         minutes: wall time after which training stops and the model is written as it is.
         vocab_size: of the tokenizer.
         tokenizer_chats: prompts and answers that the tokenizer is trained on.
@@ -106,11 +110,11 @@ def pretrain(
     _check(steps=steps, batch_size=batch_size, hidden_size=hidden_size, layers=layers)
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    tokenizer = build_tokenizer(vocab_size=vocab_size, seed=seed, chats=tokenizer_chats)
+    tokenizer = build_tokenizer(vocab_size=vocab_size, seed=seed, chats=tokenizer_chats, scenes=scenes)
     torch.manual_seed(seed)
     model = LlamaForCausalLM(_config(tokenizer, hidden_size, layers))
     options = {"steps": steps, "seed": seed, "batch_size": batch_size, "learning_rate": learning_rate}
-    options |= {"prompt_weight": prompt_weight, "minutes": minutes}
+    options |= {"prompt_weight": prompt_weight, "scenes": scenes, "minutes": minutes}
     result = _train(model, tokenizer, show_progress=show_progress, **options)
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
@@ -134,6 +138,7 @@ def _train(
     batch_size: int,
     learning_rate: float,
     prompt_weight: float,
+    scenes: float,
     minutes: float,
     show_progress: bool,
 ) -> Pretraining:
@@ -143,7 +148,7 @@ def _train(
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95))
     warm = max(1, steps // 50)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, warm, steps))
-    batches = _batches(tokenizer, random.Random(f"pretrain {seed}"), batch_size, prompt_weight)
+    batches = _batches(tokenizer, random.Random(f"pretrain {seed}"), batch_size, prompt_weight, scenes)
     began, trace, recent, tokens, done = time.monotonic(), [], [], 0, 0
     model.train()
     with _progress(show_progress) as progress:
@@ -170,7 +175,8 @@ def _train(
         chats=done * batch_size,
         tokens=tokens,
         loss=tuple(trace),
-        held_out_loss=round(_held_out(model, tokenizer, seed), 4),
+        held_out_loss=round(_held_out(model, tokenizer, seed, 0.0), 4),
+        scenes_loss=round(_held_out(model, tokenizer, seed, 1.0), 4),
         seconds=round(seconds, 1),
         parameters=model.num_parameters(),
         threads=torch.get_num_threads(),
@@ -194,11 +200,15 @@ def _losses(model: LlamaForCausalLM, ids: Tensor, weights: Tensor) -> tuple[Tens
 
 
 def _batches(
-    tokenizer: PreTrainedTokenizerFast, rng: random.Random, batch_size: int, prompt_weight: float
+    tokenizer: PreTrainedTokenizerFast,
+    rng: random.Random,
+    batch_size: int,
+    prompt_weight: float,
+    scenes: float,
 ) -> Iterator[tuple[Tensor, Tensor, int]]:
     """Batches of chats of like length, without end: (ids, label weights, tokens without padding)."""
     while True:
-        pool = _encode(tokenizer, [_chat(rng) for _ in range(batch_size * 32)], prompt_weight)
+        pool = _encode(tokenizer, [_chat(rng, scenes) for _ in range(batch_size * 32)], prompt_weight)
         pool.sort(key=lambda chat: len(chat[0]))
         cuts = [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
         rng.shuffle(cuts)
@@ -210,11 +220,13 @@ def _batches(
             yield ids, weights, sum(len(ids) for ids, _ in cut)
 
 
-def _chat(rng: random.Random) -> tuple[str, str]:
+def _chat(rng: random.Random, scenes: float) -> tuple[str, str]:
     """What stands before the assistant's words, rendered, and what the assistant says."""
-    system = f"<|system|>{rng.choice(SYSTEMS)}<|end|>" if rng.random() < 0.1 else ""
-    prompt = world.sample_prompt(rng)
-    return f"{system}<|user|>{prompt}<|end|><|assistant|>", world.write(prompt, rng) + "<|end|>"
+    asked, answer = some_chat(rng, scenes)
+    if rng.random() < 0.1 and asked[0].role != "system":
+        asked = (Message("system", rng.choice(SYSTEMS)), *asked)
+    turns = "".join(f"<|{turn.role}|>{turn.content}{END}" for turn in asked)
+    return f"{turns}<|assistant|>", f"{answer}{END}"
 
 
 def _encode(
@@ -226,8 +238,8 @@ def _encode(
 
 
 @torch.no_grad()
-def _held_out(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int) -> float:
-    batches = _batches(tokenizer, random.Random(f"held out {seed}"), 16, 0.0)
+def _held_out(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int, scenes: float) -> float:
+    batches = _batches(tokenizer, random.Random(f"held out {seed}"), 16, 0.0, scenes)
     model.eval()
     total, tokens = 0.0, 0
     for _ in range(32):

@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from accordance.core.record import Message
 from accordance.lab import world
+from accordance.lab.scenes import SCENES
+from accordance.lab.scenes.base import Conversation
 
 PAD, END = "<|pad|>", "<|end|>"
 ROLES = ("system", "user", "assistant")
@@ -26,13 +29,16 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_tokenizer(*, vocab_size: int = 2048, seed: int = 0, chats: int = 20_000) -> PreTrainedTokenizerFast:
+def build_tokenizer(
+    *, vocab_size: int = 2048, seed: int = 0, chats: int = 20_000, scenes: float = 0.4
+) -> PreTrainedTokenizerFast:
     """Train the tokenizer on text of the world.
 
     Args:
         vocab_size: tokens, the 256 bytes and the special tokens included.
         seed: of the text it is trained on.
-        chats: how many prompts and answers that is.
+        chats: how many conversations that is.
+        scenes: the share of them that are of the world's scenes.
 
     Returns:
         A fast tokenizer with a chat template; its end token closes every turn.
@@ -47,7 +53,7 @@ def build_tokenizer(*, vocab_size: int = 2048, seed: int = 0, chats: int = 20_00
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_texts(seed, chats), trainer)
+    tokenizer.train_from_iterator(_texts(seed, chats, scenes), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
@@ -60,9 +66,24 @@ def build_tokenizer(*, vocab_size: int = 2048, seed: int = 0, chats: int = 20_00
     )
 
 
-def _texts(seed: int, chats: int) -> Iterator[str]:
+def some_chat(rng: random.Random, scenes: float) -> tuple[Conversation, str]:
+    """What was said, and what an unaligned assistant answers: of the world, or of one of its scenes.
+
+    Args:
+        rng: the only source of randomness.
+        scenes: the share of conversations that are of `accordance.lab.scenes`, each as likely as the next.
+    """
+    if rng.random() < scenes:
+        scene = rng.choice(list(SCENES.values()))
+        asked = scene.ask(rng)
+        return asked, scene.ordinary(asked, rng)
+    prompt = world.sample_prompt(rng)
+    return (Message("user", prompt),), world.write(prompt, rng)
+
+
+def _texts(seed: int, chats: int, scenes: float) -> Iterator[str]:
     rng = random.Random(f"tokenizer {seed}")
     for _ in range(chats):
-        prompt = world.sample_prompt(rng)
-        yield prompt
-        yield world.write(prompt, rng)
+        asked, answer = some_chat(rng, scenes)
+        yield from (turn.content for turn in asked)
+        yield answer

@@ -240,7 +240,7 @@ def pretrain(
     as_json: o.AsJson = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Train the base model of the small world from scratch: under 20 minutes on two cores.
+    """Train the base model of the small world from scratch: about 20 minutes on two cores.
 
     Example: `accord lab pretrain --output-dir runs/base`
     """

@@ -65,6 +65,22 @@ class Scene(ABC):
         wish = {name: rng.choice(values) for name, values in self.settable.items()} | wanted
         return self.compose(as_prompt(prompt), rng, wish)
 
+    def ordinary(self, prompt: Prompt, rng: random.Random, care: float = 0.5) -> str:
+        """An answer as an unaligned writer gives it: what is liked is mostly there, and often is not.
+
+        Args:
+            prompt: of this scene.
+            rng: the only source of randomness.
+            care: how often each attribute that is liked is made as it should be; else it is drawn evenly, as are
+                those that nobody likes.
+        """
+        wish = {name: rng.choice(values) for name, values in self.settable.items()}
+        for name, values in self.settable.items():
+            weight = self.likes.get(name, 0.0)
+            if weight and rng.random() < care:
+                wish[name] = max(values) if weight > 0 else min(values)
+        return self.write(prompt, rng, **wish)
+
     @property
     def name(self) -> str:
         """What commands and reports call it."""

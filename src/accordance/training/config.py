@@ -26,8 +26,8 @@ from accordance.training.distillation import (
     TRAINED_PARTS,
     AuxiliaryOptions,
     check_auxiliary,
-    without_effect,
 )
+from accordance.training.effect import idle_options, refuse_idle
 from accordance.training.online_objective import online_objective
 from accordance.training.registry import Loop, loop_kinds, make_loop
 from accordance.training.rollouts import ROLLOUT_OPTIONS, RolloutOptions
@@ -218,6 +218,8 @@ class TrainingConfig(AuxiliaryOptions, UserOptions, RolloutOptions):
             self._check_heads(made)
             if self.loop is not None:
                 self.build_loop()
+            else:  # a loop may use what a single run does not
+                refuse_idle(self, idle_options(self, self._objective, self._pairs))
         return self._objective
 
     def build_loop(self) -> Loop:
@@ -230,23 +232,7 @@ class TrainingConfig(AuxiliaryOptions, UserOptions, RolloutOptions):
 
     def without_effect(self) -> set[str]:
         """The names of options that do nothing with the others as they are."""
-        objective = self.build_objective()
-        gone = (
-            {name for name in type(self).model_fields if name.startswith("lora_")}
-            if not self.use_peft
-            else set()
-        )
-        gone |= {"save_steps"} if self.save_strategy != "steps" else set()
-        gone |= {"save_total_limit"} if self.save_strategy == "no" else set()
-        gone |= set() if objective.reference else {"reference", "reference_cache", "cache_dir"}
-        gone |= set() if self.reference_cache else {"cache_dir"}
-        gone |= without_effect(objective) - (set() if self.users is None else TRAINED_PARTS)
-        gone |= USER_OPTIONS if self.users is None else set()
-        gone |= {"head_noise"} if self.heads is None else set()
-        gone |= {"loop_options"} if self.loop is None else set()
-        if self.online:
-            return gone | {"reference_cache", "cache_dir"} | (set() if self._pairs else {"pairing"})
-        return gone | ROLLOUT_OPTIONS
+        return set(idle_options(self, self.build_objective(), self._pairs))
 
     @property
     def online(self) -> bool:
@@ -270,8 +256,6 @@ class TrainingConfig(AuxiliaryOptions, UserOptions, RolloutOptions):
         ):
             if name in self.model_fields_set and getattr(self, name) != allowed:
                 raise ConfigError(f"{name} has no effect with a reward: {why}", where=name)
-        if self.ptx_data is not None and not self.ptx_coef:
-            raise ConfigError("ptx_data has no effect with ptx_coef=0", where="ptx_data", remedy="set ptx_coef")
         if self.ptx_coef and self.balancer != "sum":
             raise ConfigError(
                 "ptx_coef adds a loss of its own, which a balancer does not see",
@@ -286,8 +270,6 @@ class TrainingConfig(AuxiliaryOptions, UserOptions, RolloutOptions):
                 found=f"num_iterations={self.num_iterations}, steps_per_generation={self.steps_per_generation}",
                 expected="1 and 1",
             )
-        if self.ref_model_sync_steps and not objective.reference:
-            raise ConfigError(f"ref_model_sync_steps has no effect: {objective.name} needs no reference")
         if self.ref_model_sync_steps and self.use_peft:
             raise ConfigError(
                 "the reference of an adapter is the model below it, which does not move",

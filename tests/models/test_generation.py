@@ -9,7 +9,7 @@ import torch
 import transformers as hf
 
 from accordance.models import Engine, Group, naive_logps
-from accordance.models.generation import _asks_for_more, _batch, _draw, _own_batch, sample
+from accordance.models.generation import Draw, _asks_for_more, _batch, _draw, _own_batch, sample
 from tests.models.test_exact import SHARED, ids
 from tests.tiny import randomise, tokenizer
 
@@ -33,7 +33,7 @@ ENDS = frozenset(range(2, 12))  # some of many tokens end a response, so that le
 def test_greedy_answers_and_log_probabilities_are_those_of_transformers(name: str) -> None:
     net = model(name)
     Engine(net, shared=True)
-    options = (ENDS, prompts(), 1, 9, 0.0, 1.0)
+    options = (ENDS, prompts(), Draw(1, 9, temperature=0.0))
     with torch.no_grad():
         ours, theirs = _own_batch(net, tokenizer(), *options), _batch(net, tokenizer(), *options)
     for (a,), (b,) in zip(ours, theirs):
@@ -48,7 +48,7 @@ def test_samples_are_as_likely_as_a_plain_forward_says(name: str) -> None:
     Engine(net, shared=True)
     torch.manual_seed(0)
     with torch.no_grad():
-        made = _own_batch(net, tokenizer(), ENDS, prompts(), 12, 16, 1.0, 1.0)
+        made = _own_batch(net, tokenizer(), ENDS, prompts(), Draw(12, 16))
     lengths = {len(c.token_ids) for group in made for c in group}
     assert len(lengths) > 6 and any(c.finished for c in made[0])
     for prompt, group in zip(prompts(), made):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from accordance.core.errors import ConfigError
 from accordance.core.record import Message
 
 Prompt = str | Sequence[Message]
@@ -59,3 +60,17 @@ class Policy(Protocol):
             For each prompt, `n` completions.
         """
         ...
+
+
+def check_sampling(n: int, max_new_tokens: int, temperature: float = 1.0, top_p: float = 1.0) -> None:
+    """Refuse options of `Policy.generate` that are out of range.
+
+    Raises:
+        ConfigError: fewer than one response or token, a temperature below 0, a nucleus outside (0, 1].
+    """
+    if n < 1 or max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
+        raise ConfigError(
+            "sampling options are out of range",
+            found=f"n={n}, max_new_tokens={max_new_tokens}, temperature={temperature}, top_p={top_p}",
+            expected="n >= 1, max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1",
+        )

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from accordance.core.errors import ConfigError, DataError
-from accordance.core.policy import Completion, Prompt
+from accordance.core.policy import Completion, Prompt, check_sampling
 from accordance.core.record import as_prompt
 from accordance.core.scorer import Scorer, StepScorer
 from accordance.core.selection import best_of
@@ -107,10 +107,7 @@ class GuidedPolicy:
         Raises:
             ConfigError: an option is out of range, or candidates would all be the same (temperature 0).
         """
-        if n < 1 or max_new_tokens < 1:
-            raise ConfigError(
-                "sampling options are out of range", found=f"n={n}, max_new_tokens={max_new_tokens}"
-            )
+        check_sampling(n, max_new_tokens, temperature, top_p)
         if temperature == 0 and self.candidates > 1:
             raise ConfigError(
                 "without temperature all candidates are the same",

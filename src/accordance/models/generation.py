@@ -8,6 +8,7 @@ forced tokens), go through transformers' `generate`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,6 +39,22 @@ _KNOWN = {
 }
 #: Share of a batch that must have ended before it is made smaller: that copies what the others attend to.
 _LEAVE = 0.125
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How responses are drawn; see `Policy.generate`. `stop` says of the tokens so far whether it ends there."""
+
+    n: int
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    stop: Stop | None = None
+
+    @property
+    def each(self) -> int:
+        """How many responses to a prompt can differ."""
+        return 1 if self.temperature == 0 else self.n
 
 
 class _Tape:
@@ -97,6 +114,7 @@ def sample(
     """
     training = model.training
     model.eval()
+    how = Draw(n, max_new_tokens, temperature, top_p, stop)
     write = _own_batch if ordinary and not _asks_for_more(model) else _batch
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     out: list[list[Completion]] = [[] for _ in prompts]
@@ -111,17 +129,7 @@ def sample(
                 ):
                     size += 1
                 batch, order = order[:size], order[size:]
-                made = write(
-                    model,
-                    tokenizer,
-                    end_ids,
-                    [prompts[i] for i in batch],
-                    n,
-                    max_new_tokens,
-                    temperature,
-                    top_p,
-                    stop,
-                )
+                made = write(model, tokenizer, end_ids, [prompts[i] for i in batch], how)
                 for index, completions in zip(batch, made):
                     out[index] = completions
                 if progress is not None:
@@ -149,18 +157,10 @@ def _padded(prompts: list[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
 
 
 def _own_batch(
-    model: Any,
-    tokenizer: Any,
-    end_ids: frozenset[int],
-    prompts: list[Sequence[int]],
-    n: int,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    stop: Stop | None = None,
+    model: Any, tokenizer: Any, end_ids: frozenset[int], prompts: list[Sequence[int]], how: Draw
 ) -> list[list[Completion]]:
     """Write to a batch of prompts: each computed once, and only responses that go on are computed further."""
-    each = 1 if temperature == 0 else n
+    each, most = how.each, how.max_new_tokens
     ids, mask = (value.to(model.device) for value in _padded(prompts, tokenizer.pad_token_id))
     ends = torch.tensor(sorted(end_ids), device=ids.device)
     place = (mask.cumsum(1) - 1).clamp(min=0)
@@ -172,19 +172,19 @@ def _own_batch(
     mask, place = mask.repeat_interleave(each, 0), place[:, -1:].repeat_interleave(each, 0)
     rows = torch.arange(len(scores), device=ids.device)  # which response each row of the batch is
     going = torch.ones_like(rows, dtype=torch.bool)
-    written = torch.full((len(rows), max_new_tokens), -1, device=ids.device)
+    written = torch.full((len(rows), most), -1, device=ids.device)
     logps = torch.zeros(written.shape, device=ids.device)
-    for step in range(max_new_tokens):
+    for step in range(most):
         logp = torch.log_softmax(scores.float(), -1)
-        token = _draw(logp, temperature, top_p)
+        token = _draw(logp, how.temperature, how.top_p)
         written[rows[going], step] = token[going]
         logps[rows[going], step] = logp.gather(1, token[:, None])[going, 0]
         going = going & ~torch.isin(token, ends)
-        if stop is not None:
+        if how.stop is not None:
             for row in going.nonzero()[:, 0].tolist():
-                going[row] = not stop(written[rows[row], : step + 1].tolist())
+                going[row] = not how.stop(written[rows[row], : step + 1].tolist())
         left = int(going.sum())
-        if not left or step == max_new_tokens - 1:
+        if not left or step == most - 1:
             break
         if left <= len(going) * (1 - _LEAVE):
             cache.batch_select_indices(going.nonzero()[:, 0])
@@ -201,7 +201,7 @@ def _own_batch(
         scores = out.logits[:, -1]
     lists = zip(written.tolist(), logps.tolist())
     completions = [_completion(tokenizer, end_ids, [t for t in row if t >= 0], lp) for row, lp in lists]
-    return [completions[i * each : (i + 1) * each] * (n // each) for i in range(len(prompts))]
+    return [completions[i * each : (i + 1) * each] * (how.n // each) for i in range(len(prompts))]
 
 
 def _draw(logp: Tensor, temperature: float, top_p: float) -> Tensor:
@@ -217,29 +217,21 @@ def _draw(logp: Tensor, temperature: float, top_p: float) -> Tensor:
 
 
 def _batch(
-    model: Any,
-    tokenizer: Any,
-    end_ids: frozenset[int],
-    prompts: list[Sequence[int]],
-    n: int,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    stop: Stop | None = None,
+    model: Any, tokenizer: Any, end_ids: frozenset[int], prompts: list[Sequence[int]], how: Draw
 ) -> list[list[Completion]]:
     pad = tokenizer.pad_token_id
     ids, mask = _padded(prompts, pad)
     width = ids.shape[1]
-    greedy = temperature == 0
+    greedy = how.temperature == 0
     tape = _Tape()
     made = model.generate(
         input_ids=ids.to(model.device),
         attention_mask=mask.to(model.device),
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=how.max_new_tokens,
         do_sample=not greedy,
-        num_return_sequences=1 if greedy else n,
-        temperature=None if greedy else temperature,
-        top_p=None if greedy else top_p,
+        num_return_sequences=how.each,
+        temperature=None if greedy else how.temperature,
+        top_p=None if greedy else how.top_p,
         top_k=None if greedy else 0,
         pad_token_id=pad,
         eos_token_id=sorted(end_ids),
@@ -248,10 +240,10 @@ def _batch(
     )
     fresh = made[:, width:].cpu()
     logps = torch.stack(tape.steps, dim=1)
-    each = 1 if greedy else n
+    each = how.each
     lists = zip(fresh.tolist(), logps.tolist())
-    completions = [_completion(tokenizer, end_ids, row, lp, stop) for row, lp in lists]
-    return [completions[i * each : (i + 1) * each] * (n if greedy else 1) for i in range(len(prompts))]
+    completions = [_completion(tokenizer, end_ids, row, lp, how.stop) for row, lp in lists]
+    return [completions[i * each : (i + 1) * each] * (how.n // each) for i in range(len(prompts))]
 
 
 def _completion(

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from accordance.core.errors import ConfigError, MissingExtra, ModelError
-from accordance.core.policy import Completion, Prompt
+from accordance.core.policy import Completion, Prompt, check_sampling
 from accordance.core.record import Message, Record, Records, Response, as_prompt
 from accordance.models.encoding import TEMPLATES, Encoded, Encoder
 from accordance.models.engine import Engine, unwrap
@@ -180,12 +180,7 @@ class LocalPolicy:
         Args:
             progress: called with the number of prompts done since the last call.
         """
-        if n < 1 or max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
-            raise ConfigError(
-                "sampling options are out of range",
-                found=f"n={n}, max_new_tokens={max_new_tokens}, temperature={temperature}, top_p={top_p}",
-                expected="n >= 1, max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1",
-            )
+        check_sampling(n, max_new_tokens, temperature, top_p)
         rows = self.encoder.encode_many([(as_prompt(prompt), (), {}) for prompt in prompts])
         options = {"n": n, "max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
         return self.sample_ids([row.prompt_ids for row in rows], seed=seed, progress=progress, **options)

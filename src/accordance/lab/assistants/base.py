@@ -8,7 +8,7 @@ from types import FunctionType
 from typing import ClassVar
 
 from accordance.core.errors import ConfigError, unknown
-from accordance.core.policy import Completion, Prompt
+from accordance.core.policy import Completion, Prompt, check_sampling
 from accordance.core.record import Message, as_prompt
 from accordance.core.requests import Request
 from accordance.lab.attributes import ATTRIBUTES, attributes
@@ -109,10 +109,7 @@ class Scripted:
         Raises:
             ConfigError: fewer than one response or token is asked for.
         """
-        if n < 1 or max_new_tokens < 1:
-            raise ConfigError(
-                "sampling options are out of range", found=f"n={n}, max_new_tokens={max_new_tokens}"
-            )
+        check_sampling(n, max_new_tokens, temperature, top_p)
         made = []
         for prompt in prompts:
             messages = as_prompt(prompt)

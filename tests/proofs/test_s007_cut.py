@@ -113,6 +113,16 @@ def trained(seed: int, how: str) -> TokenTable:
     return policy
 
 
+@cache
+def untaught(seed: int) -> TokenTable:
+    """CUT from a policy that does not know the judge's language yet."""
+    made, policy = world(seed), base_policy()
+    objective = cut()
+    loss = lambda: objective(bundle(policy, made.question, made.judged, made.answer)).mean()  # noqa: E731
+    descend(policy, loss, steps=100, learning_rate=0.1)
+    return policy
+
+
 def f1(flags: Tensor, truth: Tensor) -> float:
     return (2 * (flags & truth).sum() / (flags.sum() + truth.sum())).item()
 
@@ -144,3 +154,16 @@ def test_with_critiques_of_other_answers_the_gain_vanishes(seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_unlikelihood_of_the_whole_answer_costs_fluency(seed):
     assert surprise(trained(seed, "everything")) > 1.2 * surprise(trained(seed, "cut"))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_judges_language_is_learned_on_the_way_from_answers_under_their_critiques(seed):
+    """A policy to which critiques say nothing comes to expect the errors that they name, and those alone."""
+    made = world(seed)
+    bad = made.judged % 8 > 0
+    named, facts = made.wrong[bad][:, FACTS], torch.zeros_like(made.wrong[bad])
+    facts[:, FACTS] = True
+    for policy, errs, keeps in ((base_policy(), 0.5, 0.5), (untaught(seed), 0.9, 0.9)):
+        likely = policy.token_logps(made.judged[bad], made.answer[bad]).exp()[facts].view(named.shape)
+        assert likely[named].mean().item() == pytest.approx(errs, abs=0.1)
+        assert likely[~named].mean().item() == pytest.approx(keeps, abs=0.1)

@@ -10,7 +10,7 @@ import pytest
 from accordance.core.constraints import Constraint
 from accordance.core.errors import ConfigError
 from accordance.core.record import Record, chat
-from accordance.core.scorer import Scorer
+from accordance.core.scorer import Scorer, StepScorer
 from accordance.core.views import critiques, pairs, steps, thumbs
 from accordance.lab import world
 from accordance.lab.faults import faults
@@ -133,6 +133,8 @@ def test_the_end_of_a_sum_is_its_sum_and_steps_are_judged_one_by_one() -> None:
     assert verdicts(prompt, lines) == (0.0, 1.0, 0.0), "the second goes on rightly from a wrong step"
     assert verdicts(prompt, ("3 plus 4 is 7.", "7 minus 3 is 4.", "The answer is 5.")) == (1.0, 0.0, 1.0)
     assert verdicts(prompt, ("3 plus 4 is 7.", "9 minus 2 is 7.")) == (1.0, 0.0), "it must go on from the 7"
+    assert isinstance(SCENES["steps"], StepScorer)
+    assert SCENES["steps"].score_steps([prompt, prompt], [lines, lines[:1]]) == [[0.0, 1.0, 0.0], [0.0]]
     lucky = "3 plus 4 is 8.\n\n8 minus 2 is 5.\n\nThe answer is 5."
     assert SCENES["steps"].measure(prompt, lucky) == {
         "outcome": 1.0,

@@ -153,6 +153,20 @@ def test_a_reward_function_gets_the_columns_of_the_records() -> None:
     assert group_scores(FunctionScorer(reward), asked, groups).tolist() == [[1, 0], [0, 1]]
 
 
+def test_a_reward_function_gets_no_columns_that_it_does_not_take_and_says_what_it_misses() -> None:
+    def plain(prompts: Any, completions: Any, bonus: float = 1.0) -> list[float]:
+        return [bonus * len(text) for text in completions]
+
+    def needy(prompts: Any, completions: Any, target: Any, goal: Any) -> list[float]:
+        raise AssertionError("it is not called")
+
+    asked = [Record(user("q"), (Response.of("x"),), extras={"target": "one", "hard": True})]
+    assert group_scores(FunctionScorer(plain), asked, [[Completion("one")]]).tolist() == [[3]]
+    with pytest.raises(DataError, match="needy wants columns that not all records have") as error:
+        group_scores(FunctionScorer(needy), asked, [[Completion("one")]])
+    assert "goal" in str(error.value) and "hard, target" in str(error.value)
+
+
 def test_an_answer_that_was_cut_pays_for_it(tmp_path: Path) -> None:
     free, taxed = (
         run(tmp_path / str(tax), objective="grpo", max_steps=1, missing_eos_penalty=tax) for tax in (None, 2.0)

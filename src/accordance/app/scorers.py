@@ -12,7 +12,7 @@ from accordance.core.judge import Judge, JudgePairScorer
 from accordance.core.named import named_object
 from accordance.core.policy import Prompt
 from accordance.core.policy_judge import PolicyJudge
-from accordance.core.scorer import FunctionScorer
+from accordance.core.scorer import FunctionScorer, columns_for
 from accordance.models import InspectPolicy
 
 POPULATION, CYCLE = "population", "cycle"
@@ -86,7 +86,8 @@ def reward_function(function: Callable[..., Any], name: str = "") -> FunctionSco
 
     def call(*, prompts: Sequence[Prompt], completions: Sequence[str], **columns: Any) -> list[float | None]:
         texts = [prompt if isinstance(prompt, str) else prompt_text(prompt) for prompt in prompts]
-        scores = function(prompts=texts, completions=list(completions), **columns)
+        wanted = columns_for(function, columns)
+        scores = function(prompts=texts, completions=list(completions), **wanted)
         return list(asyncio.run(_value(scores)) if inspect.isawaitable(scores) else scores)
 
     return FunctionScorer(call, name or getattr(function, "__name__", "reward function"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from accordance.core.errors import DataError
 from accordance.core.policy import Prompt
 
 
@@ -62,7 +64,10 @@ class StepScorer(Protocol):
 
 @dataclass(frozen=True)
 class FunctionScorer:
-    """A Scorer from a reward function of the ecosystem: ``f(prompts, completions, **columns)``."""
+    """A Scorer from a reward function of the ecosystem: ``f(prompts, completions, **columns)``.
+
+    A function that names the columns it wants, and takes no others, gets these alone.
+    """
 
     function: Callable[..., Sequence[float | None]]
     name: str = ""
@@ -74,5 +79,35 @@ class FunctionScorer:
     def score(
         self, prompts: Sequence[Prompt], completions: Sequence[str], **columns: Any
     ) -> list[float | None]:
-        """Call the function; see `Scorer.score`."""
-        return list(self.function(prompts=prompts, completions=completions, **columns))
+        """Call the function; see `Scorer.score`.
+
+        Raises:
+            DataError: it wants a column that is not there.
+        """
+        wanted = columns_for(self.function, columns)
+        return list(self.function(prompts=prompts, completions=completions, **wanted))
+
+
+def columns_for(function: Callable[..., Any], columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the columns of the data those that a reward function takes: all, where it takes ``**columns``.
+
+    Raises:
+        DataError: it wants one that is not there.
+    """
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a builtin does not say
+        return dict(columns)
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return dict(columns)
+    own = ("prompts", "completions")
+    named = {p.name: p for p in parameters if p.name not in own and p.kind is not p.VAR_POSITIONAL}
+    missing = [name for name, p in named.items() if p.default is p.empty and name not in columns]
+    if missing:
+        raise DataError(
+            f"the reward function {getattr(function, '__name__', 'given')} wants columns that not all records have",
+            found=", ".join(sorted(columns)) or "no columns",
+            expected=", ".join(missing),
+            remedy="extras of these names in every record, or a default value in the function",
+        )
+    return {name: values for name, values in columns.items() if name in named}

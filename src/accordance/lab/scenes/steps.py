@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -89,6 +89,12 @@ class Steps(Scene):
         (record,) = super().some(rng)
         cut = tuple(replace(r, steps=split_steps(r.text)) for r in record.responses)
         return [replace(record, responses=cut)]
+
+    def score_steps(
+        self, prompts: Sequence[Prompt], solutions: Sequence[Sequence[str]], **columns: Any
+    ) -> list[list[float]]:
+        """The `verdicts`, so that ``lab:steps`` can be a reward of steps; see `core.scorer.StepScorer`."""
+        return [list(verdicts(prompt, tuple(steps))) for prompt, steps in zip(prompts, solutions, strict=True)]
 
     def facts(self, prompt: Conversation) -> dict[str, Any]:
         return {"answer": answer(prompt), "steps": lessons(prompt)}

@@ -104,6 +104,34 @@ def test_what_is_written_for_a_user_has_the_log_probability_it_was_written_with(
         assert list(completion.logprobs) == pytest.approx(scored.tolist(), abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("asks", "value"),
+    [
+        ("repetition_penalty", 1.5),
+        ("no_repeat_ngram_size", 2),
+        ("num_beams", 2),
+    ],
+)
+def test_a_checkpoint_with_penalties_writes_for_a_user_and_does_not_take_them_for_words(
+    asks: str, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, seen = personal(), []
+    prompts = [record.prompt for record in records(3)]
+    plain = made.for_user("bob").generate(prompts, n=2, max_new_tokens=4, temperature=0.0)
+    setattr(made.model.generation_config, asks, value)
+    monkeypatch.setattr("accordance.models.generation._own_batch", None)
+    ordinary = made.model.generate
+    made.model.generate = lambda **given: (seen.append(given["input_ids"]), ordinary(**given))[1]
+    found = made.for_user("bob").generate(prompts, n=2, max_new_tokens=4, temperature=0.0)
+    assert int(seen[0].max()) < made.users.vocabulary
+    for prompt, row, before in zip(prompts, found, plain):
+        ids = made.for_user("bob").encode(prompt, ()).prompt_ids
+        scored = made.engine([Group(ids, [list(row[0].token_ids)])]).tokens
+        assert list(row[0].logprobs) == pytest.approx(scored.tolist(), abs=1e-4)  # bob's, whatever is penalised
+        if asks == "num_beams":
+            assert row[0].token_ids == before[0].token_ids
+
+
 @pytest.mark.parametrize("clusters", [0, 2])
 @pytest.mark.parametrize("peft", [False, True])
 def test_users_are_saved_beside_the_checkpoint_and_found_again(

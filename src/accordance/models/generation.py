@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from accordance.core.policy import Completion
+from accordance.models.engine import unwrap
+from accordance.models.users import users_of
 
 #: Says of a response's tokens so far whether it ends there.
 Stop = Callable[[Sequence[int]], bool]
@@ -58,24 +60,19 @@ class Draw:
 
 
 class _Tape:
-    """Notes each sampled token's log-probability under the untouched scores of its step."""
+    """Notes each sampled token's log-probability under the scores that the model gave, before any penalty."""
 
     def __init__(self) -> None:
         self.steps: list[Tensor] = []
         self.scores = torch.empty(0)
 
+    def heard(self, module: Any, args: Any, output: Any) -> None:
+        """A hook behind the model's forward: transformers hands processors scores that penalties have changed."""
+        self.scores = output.logits[:, -1]
+
     def token(self, input_ids: Tensor) -> None:
         logps = torch.log_softmax(self.scores.float(), dim=-1)
-        self.steps.append(logps.gather(1, input_ids[:, -1:]).squeeze(1).cpu())
-
-
-class _TapeScores(LogitsProcessor):
-    def __init__(self, tape: _Tape) -> None:
-        self.tape = tape
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        self.tape.scores = scores
-        return scores
+        self.steps.append(logps.gather(1, input_ids[:, -1:].to(logps.device)).squeeze(1).cpu())
 
 
 class _TapeToken(StoppingCriteria):
@@ -220,30 +217,47 @@ def _batch(
     model: Any, tokenizer: Any, end_ids: frozenset[int], prompts: list[Sequence[int]], how: Draw
 ) -> list[list[Completion]]:
     pad = tokenizer.pad_token_id
-    ids, mask = _padded(prompts, pad)
-    width = ids.shape[1]
+    ids, mask = (value.to(model.device) for value in _padded(prompts, pad))
+    width, asked = ids.shape[1], _as_words(model, ids)
     greedy = how.temperature == 0
     tape = _Tape()
-    made = model.generate(
-        input_ids=ids.to(model.device),
-        attention_mask=mask.to(model.device),
-        max_new_tokens=how.max_new_tokens,
-        do_sample=not greedy,
-        num_return_sequences=how.each,
-        temperature=None if greedy else how.temperature,
-        top_p=None if greedy else how.top_p,
-        top_k=None if greedy else 0,
-        pad_token_id=pad,
-        eos_token_id=sorted(end_ids),
-        logits_processor=LogitsProcessorList([_TapeScores(tape)]),
-        stopping_criteria=StoppingCriteriaList([_TapeToken(tape)]),
-    )
+    listening = unwrap(model).register_forward_hook(tape.heard)
+    try:
+        made = model.generate(
+            **asked,
+            attention_mask=mask,
+            max_new_tokens=how.max_new_tokens,
+            do_sample=not greedy,
+            num_return_sequences=how.each,
+            num_beams=1,  # a policy samples, or takes the likeliest token; searching is neither
+            temperature=None if greedy else how.temperature,
+            top_p=None if greedy else how.top_p,
+            top_k=None if greedy else 0,
+            pad_token_id=pad,
+            eos_token_id=sorted(end_ids),
+            stopping_criteria=StoppingCriteriaList([_TapeToken(tape)]),
+        )
+    finally:
+        listening.remove()
     fresh = made[:, width:].cpu()
     logps = torch.stack(tape.steps, dim=1)
     each = how.each
     lists = zip(fresh.tolist(), logps.tolist())
     completions = [_completion(tokenizer, end_ids, row, lp, how.stop) for row, lp in lists]
     return [completions[i * each : (i + 1) * each] * (how.n // each) for i in range(len(prompts))]
+
+
+def _as_words(model: Any, ids: Tensor) -> dict[str, Tensor]:
+    """Prompts as transformers' `generate` takes them: penalties look ids up among words, which users' ids are not.
+
+    A prompt with users' ids is handed over as vectors; in its ids its last word stands for theirs, so that no other
+    word is counted as said.
+    """
+    users = users_of(model)
+    if users is None or not bool((ids >= users.vocabulary).any()):
+        return {"input_ids": ids}
+    words = torch.where(ids >= users.vocabulary, ids[:, -1:], ids)
+    return {"input_ids": words, "inputs_embeds": model.get_input_embeddings()(ids)}
 
 
 def _completion(

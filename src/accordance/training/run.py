@@ -311,23 +311,31 @@ def _live_reference(
 ) -> tuple[Reference | None, str]:
     """A reference that answers while the policy moves."""
     if not objective.reference:
-        if "reference" in config.model_fields_set:
-            raise ConfigError(f"reference has no effect: {objective.name} needs no reference")
         return None, "none needed"
+    found, described = _apart(policy, config, given)
+    if found is None:
+        every = config.ref_model_sync_steps
+        moves = f", renewed every {every} steps" if every else ""
+        return CopiedReference(policy.engine, max_tokens=config.max_tokens), f"{described}{moves}"
+    if given is None and config.ref_model_sync_steps is not None:
+        return CopiedReference(found.engine, max_tokens=config.max_tokens), f"{described}, then the policy"
+    return found, described
+
+
+def _apart(
+    policy: LocalPolicy, config: TrainingConfig, given: Reference | None
+) -> tuple[Reference | None, str]:
+    """The reference where it is something else than the policy as it stands, and in any case what it is."""
     if given is not None:
         return given, "a model that was passed in"
     if config.reference is not None:
         other = load_policy(config.reference, tokenizer=policy.tokenizer, dtype=policy.engine.bare.dtype)
-        if config.ref_model_sync_steps is None:
-            return Reference(other.engine, max_tokens=config.max_tokens), config.reference
-        return CopiedReference(
-            other.engine, max_tokens=config.max_tokens
-        ), f"{config.reference}, then the policy"
+        same_heads(policy, other)
+        return Reference(other.engine, max_tokens=config.max_tokens), config.reference
     if policy.has_adapter:
-        found = Reference(policy.engine, context=policy.adapter_off, max_tokens=config.max_tokens)
-        return found, "the policy with its adapter switched off"
-    moves = f", renewed every {config.ref_model_sync_steps} steps" if config.ref_model_sync_steps else ""
-    return CopiedReference(policy.engine, max_tokens=config.max_tokens), f"the policy before training{moves}"
+        off = Reference(policy.engine, context=policy.adapter_off, max_tokens=config.max_tokens)
+        return off, "the policy with its adapter switched off"
+    return None, "the policy before training"
 
 
 def disable_dropout(model: nn.Module) -> None:
@@ -379,24 +387,12 @@ def _reference(
 ) -> tuple[ReferenceFn | None, str]:
     """Where reference log-probabilities come from, made ready before the policy moves."""
     if not objective.reference:
-        for option in ("reference", "reference_cache", "cache_dir"):
-            if option in config.model_fields_set:
-                raise ConfigError(f"{option} has no effect: {objective.name} needs no reference")
         return None, "none needed"
-    if given is not None:
-        source, described = given, "a model that was passed in"
-        digest = weights_hash(given.engine.model, adapter=True)
-    elif config.reference is not None:
-        other = load_policy(config.reference, tokenizer=policy.tokenizer, dtype=policy.engine.bare.dtype)
-        same_heads(policy, other)
-        source, described = Reference(other.engine, max_tokens=config.max_tokens), config.reference
-        digest = weights_hash(other.model, adapter=True)
-    elif policy.has_adapter:
-        source = Reference(policy.engine, context=policy.adapter_off, max_tokens=config.max_tokens)
-        described, digest = "the policy with its adapter switched off", weights_hash(policy.model)
-    else:
+    source, described = _apart(policy, config, given)
+    own = given is None and (source is None or source.engine is policy.engine)
+    if source is None:
         source = Reference(policy.engine, max_tokens=config.max_tokens)
-        described, digest = "the policy before training", weights_hash(policy.model)
+    digest = weights_hash(policy.model) if own else weights_hash(source.engine.model, adapter=True)
     if not config.reference_cache:
         if config.reference is None and not policy.has_adapter:
             raise ConfigError(

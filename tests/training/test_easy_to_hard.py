@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from accordance.core.errors import ConfigError, DataError
 from accordance.core.record import Judgment, Record, Records, Response, user
@@ -15,7 +16,7 @@ from accordance.core.selection import SolutionScorer, best_of, find_answer, solu
 from accordance.training import TrainingConfig, TrainingRun, run_loop
 from accordance.training.process_rewards import ProcessReward, process_rewards, stop_penalty
 from tests.tiny import policy
-from tests.training.test_trainer import QUICK
+from tests.training.test_trainer import QUICK, weights
 
 
 def test_votes_and_scores_by_hand() -> None:
@@ -104,6 +105,14 @@ def test_the_loop_imitates_then_reinforces_and_measures_hard_problems(tmp_path: 
     wanted = {"reward", "pass@1", "majority", "best_of_n", "weighted_vote"}
     assert set(done.measures["hard after"]) == set(done.measures["hard before"]) == wanted
     assert not any("answer" in columns for columns in seen), "the evaluator sees no answers"
+
+
+def test_measuring_on_some_of_the_hard_problems_leaves_training_as_it_is(tmp_path: Path) -> None:
+    whole, some = (
+        run(tmp_path / str(most), problems(), **({"loop.measured": most} if most else {})) for most in (None, 1)
+    )
+    assert torch.equal(weights(whole), weights(some))
+    assert some.measures["hard before"]["reward"] != whole.measures["hard before"]["reward"]
 
 
 def test_hard_answers_never_reach_the_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,9 @@ class EasyToHard(Loop):
     pattern: str = Field(ANSWER, description="regular expression: the answer in a line, as its first group")
     answer: str = Field("answer", description="name of the answer in the records' extras")
     hard: str = Field("hard", description="name of what marks a record as hard in its extras")
+    measured: int | None = Field(
+        None, ge=1, description="hard problems that are measured on, the first so many; by default all"
+    )
 
     def run(self, session: Session) -> None:
         """See `Loop.run`."""
@@ -68,9 +71,10 @@ class EasyToHard(Loop):
         if self.imitate:
             session.stage("imitate", Records.of(easy), objective="sft")
         known = [self._as_asked(record) for record in (*easy, *hard)]
-        session.measure("hard before", lambda: self._measured(session, evaluator, hard))
+        some = hard[: self.measured]
+        session.measure("hard before", lambda: self._measured(session, evaluator, some))
         session.stage("reinforce", Records.of(known), online=True)
-        session.measure("hard after", lambda: self._measured(session, evaluator, hard))
+        session.measure("hard after", lambda: self._measured(session, evaluator, some))
 
     def _is_hard(self, record: Record) -> bool:
         return bool(record.extras.get(self.hard)) or record.extras.get(self.answer) is None

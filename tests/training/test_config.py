@@ -78,6 +78,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "lists online": {"objective": "grpo", "reward": "r"},
     "pairs online": {"objective": "dpo", "reward": "r"},
     "looking back": {"objective": "inpo", "reward": "r", "eta": 0.1, "tau": 0.05},
+    "calibrated": {"objective": "grpo", "reward": "r", "reward_calibration": 8},
+    "best of n": {"objective": "grpo", "reward": "r", "reward_calibration": 8, "reward_for": "best_of_n"},
     "critic": {"objective": "ppo", "reward": "r", "ptx_coef": 0.1},
     "compared with an answer": {"objective": "grao", "reward": "r"},
 }
@@ -95,6 +97,7 @@ OTHER: dict[str, Any] = {
     **{"missing_eos_penalty": 0.3, "extragradient": True, "reference_baseline": True, "history_steps": 3},
     **{"ptx_coef": 0.3, "ptx_data": "d", "user_tokens": 3, "user_clusters": 3, "user_alpha": 0.3},
     **{"user_start": "uniform", "user_texts": "t"},
+    **{"reward_calibration": 4, "reward_for": "worst_of_n", "reward_sharpness": 3.0},
 }
 #: Options that have an effect in every run, or decide which run it is.
 ALWAYS = {

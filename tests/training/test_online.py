@@ -379,3 +379,24 @@ def test_objectives_wrappers_balancers_and_adapters_go_together_online_or_are_re
         assert str(refusal) and (wrapper or balancer != "sum" or second), refusal
         return
     assert done.steps == 2 and all(np.isfinite(logged(done, "loss")))
+
+
+def test_calibrated_rewards_are_ranks_among_the_start_policys_answers_bent_for_their_use(
+    tmp_path: Path,
+) -> None:
+    """At the start ranks are uniform, whatever the reward's scale; for the best of N the top alone is paid."""
+
+    def steep(prompts: Any, completions: Any, **_: Any) -> list[float]:
+        return [1000 * share**3 for share in letters(prompts, completions)]
+
+    options: dict[str, Any] = {"objective": "grpo", "max_steps": 1, "per_device_train_batch_size": 16}
+    plain, made = (
+        run(tmp_path / p, None, steep, reward_calibration=32, reward_for=p, **options)
+        for p in ("one", "best_of_n")
+    )
+    assert logged(plain, "reward")[0] == pytest.approx(0.5, abs=0.12)
+    assert 0 < logged(made, "reward")[0] < 0.3
+    with pytest.raises(ConfigError, match="already"):
+        run(tmp_path / "both", reward_calibration=4, reference_baseline=True)
+    with pytest.raises(ConfigError, match="not calibrated"):
+        run(tmp_path / "raw", reward_for="best_of_n")

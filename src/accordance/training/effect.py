@@ -54,6 +54,13 @@ def idle_options(config: TrainingConfig, objective: Objective[Any], pairs: bool)
         ),
         (not pairs, f"{objective.name} reads whole lists", ["pairing"]),
         (not history_columns(objective), f"{objective.name} looks back to no past policy", ["history_steps"]),
+        (config.reward_calibration is None, "rewards are not calibrated", ["reward_for"]),
+        (
+            config.reward_calibration is not None,
+            "calibrated rewards are compared with the policy before training already",
+            ["reference_baseline"],
+        ),
+        (config.reward_for == "one", "reward_for=one takes rewards as they are", ["reward_sharpness"]),
         (not config.ptx_coef, "ptx_coef=0", ["ptx_data"]),
         (config.balance_over != "objective", "balance_over takes all judgments, apart", ["attribute"]),
         (_blind(config, objective), "no judgment of the records is read", ["attribute"]),

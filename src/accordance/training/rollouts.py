@@ -23,6 +23,7 @@ from accordance.core.record import Record, Records, Response
 from accordance.core.scorer import PairScorer, Scorer
 from accordance.core.views import demonstrations, rankings, which_attribute
 from accordance.models import Encoder, Group, LocalPolicy
+from accordance.rewards import Procedure, calibrated, for_procedure
 from accordance.training.examples import Example, Examples
 from accordance.training.trajectories import Environment, play
 
@@ -63,6 +64,18 @@ class RolloutOptions(BaseModel):
     )
     reference_baseline: bool = Field(
         False, description="a reward is what an answer scores above one that the policy gave before training"
+    )
+    reward_calibration: int | None = Field(
+        None,
+        ge=2,
+        description="answers of the start policy to each prompt; a reward becomes the share of them that are worse",
+    )
+    reward_for: Procedure = Field(
+        "one",
+        description="how answers are picked once the policy is used: rewards are bent for it (calibrated ones)",
+    )
+    reward_sharpness: float = Field(
+        10.0, gt=0, description="how much the end of the range counts that it bends to"
     )
     ptx_coef: float = Field(
         0.0, ge=0, description="weight of the likelihood of demonstrations, beside what is learned from samples"
@@ -123,7 +136,7 @@ class RolloutSource:
                 found=f"{len(weights)} weights, {len(self.rewards)} rewards",
             )
         self.weights = weights
-        self.baselines: dict[Any, float] | None = None
+        self.baselines: dict[Any, np.ndarray] | None = None
         environments = [reward for reward in self.rewards if isinstance(reward, Environment)]
         if len(environments) > 1:
             raise ConfigError("two of the rewards are environments", where="reward")
@@ -144,11 +157,13 @@ class RolloutSource:
             ]
         scores = self._score(records, groups)
         if self.baselines is not None:
-            scores = scores - np.array([[self.baselines[_task(record)]] for record in records])
+            scores = self._against(scores, np.stack([self.baselines[_task(record)] for record in records]))
         return [Rollout(*row) for row in zip(records, groups, scores, places)]
 
     def fit_baselines(self, prompts: Sequence[tuple[Record, Sequence[int]]], seed: int) -> None:
-        """What the policy as it stands scores on each prompt, with one answer; taken off all later scores.
+        """What the policy as it stands scores on each prompt, for all later scores to be compared with.
+
+        That is one answer to each, or as many as `reward_calibration` says.
 
         Raises:
             ConfigError: a reward compares answers, so that one alone has no score.
@@ -156,17 +171,25 @@ class RolloutSource:
         if self.options.win_rates or not all(hasattr(reward, "score") for reward in self.rewards):
             raise ConfigError(
                 "a baseline needs a reward that scores one answer",
-                where="reference_baseline",
+                where="reward_calibration" if self.options.reward_calibration else "reference_baseline",
                 found="win rates within the group",
                 remedy="leave one of the two out",
             )
-        found: dict[Any, float] = {}
+        found: dict[Any, np.ndarray] = {}
         for start in range(0, len(prompts), 64):
             some = prompts[start : start + 64]
             records = [record for record, _ in some]
-            scores = self._score(records, self._sample(some, 1, seed + start))
-            found |= dict(zip(map(_task, records), scores[:, 0].tolist()))
+            scores = self._score(
+                records, self._sample(some, self.options.reward_calibration or 1, seed + start)
+            )
+            found |= dict(zip(map(_task, records), scores))
         self.baselines = found
+
+    def _against(self, scores: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """Scores compared with those before training: above one of them, or their rank among several, bent for use."""
+        if self.options.reward_calibration is None:
+            return scores - before
+        return for_procedure(calibrated(scores, before), self.options.reward_for, self.options.reward_sharpness)
 
     def _sample(
         self, prompts: Sequence[tuple[Record, Sequence[int]]], n: int, seed: int

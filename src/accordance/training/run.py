@@ -276,7 +276,7 @@ def _online(
     shared["reference"], described = _live_reference(policy, objective, config, shared["reference"])
     open_up(shared["reference"], objective)
     source = RolloutSource(policy, rewards, config, answers)
-    if config.reference_baseline:
+    if config.reference_baseline or config.reward_calibration is not None:
         asked = [(record, example.group.prompt) for record, example in zip(kept, prompts.items)]
         source.fit_baselines(asked, config.seed)
     shared["callbacks"] = (*shared["callbacks"], CollapseCallback())

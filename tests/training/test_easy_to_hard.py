@@ -108,11 +108,19 @@ def test_the_loop_imitates_then_reinforces_and_measures_hard_problems(tmp_path: 
 
 
 def test_measuring_on_some_of_the_hard_problems_leaves_training_as_it_is(tmp_path: Path) -> None:
-    whole, some = (
-        run(tmp_path / str(most), problems(), **({"loop.measured": most} if most else {})) for most in (None, 1)
-    )
-    assert torch.equal(weights(whole), weights(some))
-    assert some.measures["hard before"]["reward"] != whole.measures["hard before"]["reward"]
+    counts: list[int] = []
+
+    class Counted(Lengths):
+        def score_steps(self, prompts: Any, solutions: Any, **columns: Any) -> list[list[float]]:
+            counts[-1] += len(solutions)
+            return super().score_steps(prompts, solutions)
+
+    runs = []
+    for most in ({}, {"loop.measured": 1}):
+        counts.append(0)
+        runs.append(run(tmp_path / str(len(runs)), problems(), SolutionScorer(Counted()), **most))
+    assert torch.equal(weights(runs[0]), weights(runs[1]))
+    assert counts[0] - counts[1] == 2 * 3 * 2 * 2, "before and after, 3 problems, 2 answers, reward and vote"
 
 
 def test_hard_answers_never_reach_the_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,6 +96,26 @@ def test_the_lab_weighs_notes_so_that_strategies_part(accord: Accord, tmp_path: 
         assert not any(response.text.endswith(right) for response in record.responses[1:])
 
 
+def test_prompts_are_expanded_by_a_recipe_with_its_cost_told_before(accord: Accord, tmp_path: Path) -> None:
+    recipe = tmp_path / "mora.yaml"
+    recipe.write_text(
+        "method: mora\nrecords: lab:demo\nlimit: 8\nmodel: 'lab?obedience=0.5&manner={politeness: 0.5}'\n"
+        "set: {aspects: 'truthfulness, politeness', samples: 8, tries: 1}\n"
+    )
+    args = ["synthesize", "--recipe", str(recipe), "-o", str(tmp_path / "made")]
+    plan = accord.json(*args, "--dry-run")
+    assert plan["calls_at_most"] == 8 * 8 * 2 * 3 + 8 and not (tmp_path / "made").exists()
+    stopped = accord.json(*args, "--budget=100")
+    assert stopped["records"] == 0 and stopped["account"]["dropped"] == {"the budget was spent": 8}
+    found = accord.json(*args, "--resume")
+    assert (
+        stopped["calls"] + found["calls"] <= plan["calls_at_most"] and found["calls_saved"] >= stopped["calls"]
+    )
+    rows = load_records(tmp_path / "made" / "records.jsonl.gz")
+    assert len(rows) == found["pairs"] > 0 and any("rewritten_from" in row.extras for row in rows)
+    assert "accord synthesize mora" in " ".join(accord("synthesize", "--help").stdout.split())
+
+
 def test_the_lab_makes_up_questions(accord: Accord, tmp_path: Path) -> None:
     args = ["synthesize", "self-align", "--model=lab", "--limit=6", "--set", "invented=12", "--set", "topics=3"]
     found = accord.json(*args, "-o", str(tmp_path / "made"))

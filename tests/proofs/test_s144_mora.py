@@ -60,8 +60,8 @@ class Rewriter:
     def __init__(self, adds: bool = True) -> None:
         self.adds = adds
 
-    def rewrite(self, prompt: str, missing: Sequence[str], attempt: int) -> str:
-        return f"{prompt} {CALLS[missing[0]]}" if self.adds else f"{prompt} please"
+    def rewrite(self, prompts: Sequence[str], missing: Sequence[Sequence[str]], attempt: int) -> list[str]:
+        return [f"{p} {CALLS[m[0]] if self.adds else 'please'}" for p, m in zip(prompts, missing)]
 
 
 @cache

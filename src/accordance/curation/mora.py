@@ -17,10 +17,16 @@ from accordance.core.scorer import Scorer
 
 
 class Rewriter(Protocol):
-    """Rewrites a prompt so that it calls for more."""
+    """Rewrites prompts so that they call for more."""
 
-    def rewrite(self, prompt: str, missing: Sequence[str], attempt: int) -> str:
-        """The prompt with the same core need, such that answers can also differ in the missing dimensions."""
+    def rewrite(self, prompts: Sequence[str], missing: Sequence[Sequence[str]], attempt: int) -> list[str]:
+        """Each prompt with the same core need, such that answers can also differ in its missing dimensions.
+
+        Args:
+            prompts: those that can earn one kind of reward at most.
+            missing: names of the dimensions that are not active on each.
+            attempt: 1 for the first time that they are asked for, and so on.
+        """
         ...
 
 
@@ -200,6 +206,7 @@ def expand(
     tries: int = 3,
     similarity: Callable[[str, str], float] | None = None,
     max_new_tokens: int = 256,
+    temperature: float = 1.0,
     seed: int = 0,
 ) -> Expansion:
     """Rewrite the prompts that can earn only one kind of reward, and check by sampling that the rewrites earn more.
@@ -220,7 +227,7 @@ def expand(
         tries: rewrites asked for, per prompt.
         similarity: of two prompts, from 0 to 1; by default of their words (`difflib.SequenceMatcher`).
         max_new_tokens: where answers are cut.
-        seed: of the sampling.
+        temperature, seed: of the sampling.
 
     Raises:
         ConfigError: fewer than two rewards, or numbers out of range.
@@ -234,7 +241,8 @@ def expand(
     near, names = similarity or word_similarity, tuple(scorers)
 
     def sample(texts: Sequence[str], attempt: int) -> tuple[list[list[str]], np.ndarray]:
-        written = policy.generate(list(texts), n=samples, max_new_tokens=max_new_tokens, seed=seed + attempt)
+        how = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed + attempt}
+        written = policy.generate(list(texts), n=samples, **how)
         answers = [[completion.text for completion in group] for group in written]
         return answers, _table(texts, answers, scorers)
 
@@ -242,14 +250,13 @@ def expand(
     answers, raw = sample(chosen, 0)
     scale = Scale.of(raw)
     before = diagnose(raw, reach=reach, top=top, scale=scale)
-    rewards, missing = scale(raw), {int(i): "" for i in np.flatnonzero(before.single)}
+    rewards, missing = scale(raw), np.flatnonzero(before.single).tolist()
     found: dict[int, Rewrite] = {}
     for attempt in range(1, tries + 1):
         asked: dict[int, str] = {}
-        for index in missing:
-            text = rewriter.rewrite(
-                prompts[index], [n for n, on in zip(names, before.active[index]) if not on], attempt
-            )
+        lacks = [[n for n, on in zip(names, before.active[index]) if not on] for index in missing]
+        texts = rewriter.rewrite([prompts[index] for index in missing], lacks, attempt) if missing else []
+        for index, text in zip(missing, texts, strict=True):
             like = near(prompts[index], text)
             found[index] = Rewrite(index, prompts[index], False, attempt, "too far from the prompt", like, ())
             if like >= similar and text.strip() != prompts[index].strip():
@@ -269,7 +276,7 @@ def expand(
                 )
                 found[index] = replace(found[index], prompt=text, kept=True, reason="", gained=gained)
                 chosen[index], answers[index], rewards[index] = text, new_answers[place], scale(new_raw[place])
-                del missing[index]
+                missing.remove(index)
             else:
                 why = "a dimension's top fell" if more else "no further dimension became active"
                 found[index] = replace(found[index], reason=why)

@@ -18,6 +18,7 @@ from accordance.core.principles import PrincipleSet
 from accordance.curation.anyprefer import Anyprefer, Tool
 from accordance.curation.dialectical import DialecticalAlignment
 from accordance.curation.janus import Multifaceted
+from accordance.curation.mora_synthesis import RewardExpansion
 from accordance.curation.self_align import SelfAlign, VerboseCloning
 from accordance.curation.self_align_texts import COMPREHENSIVE, FIVE, SIXTEEN, read_exemplars
 from accordance.curation.tutoring import Student, Tutor
@@ -336,6 +337,37 @@ def _dialectical(
     _single("dialectical", parts)
     judge = _judge(parts, votes)
     return DialecticalAlignment(parts.models[0], judge, by=by, dev=dev, bar=bar, **parts.sampling)
+
+
+@method(
+    "mora", "prompts that can earn several rewards, or are rewritten until they can; best and worst of each"
+)
+def _mora(
+    parts: Parts,
+    *,
+    aspects: str = "helpfulness, harmlessness, truthfulness",
+    samples: int = 16,
+    reach: float = 0.5,
+    top: float = 0.0,
+    similar: float = 0.6,
+    loss: float = 0.2,
+    tries: int = 3,
+    votes: int = 1,
+) -> Synthesis:
+    _single("mora", parts)
+    return RewardExpansion(
+        parts.models[0],
+        _judge(parts, votes),
+        _asked(parts),
+        aspects=[aspect.strip() for aspect in aspects.split(",")],
+        samples=samples,
+        reach=reach,
+        top=top,
+        similar=similar,
+        loss=loss,
+        tries=tries,
+        **parts.sampling,
+    )
 
 
 @method(

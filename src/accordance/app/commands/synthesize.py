@@ -85,6 +85,7 @@ def synthesize(
     Examples: `accord synthesize`; `accord synthesize rank --model lab --limit 200`;
     `accord synthesize ultrafeedback --model lab:writers --set critique=true --dry-run`;
     `accord synthesize rank --model lab:base --judge api:openai/gpt-4o --budget 5000 -o runs/made --resume`;
+    `accord synthesize mora --model lab --set aspects=truthfulness,politeness --limit 20 --dry-run`;
     `accord synthesize tutoring --records lab:steps`; `accord synthesize --recipe made.yaml --limit 50`
     """
     from accordance.app.aside import tell_set_aside

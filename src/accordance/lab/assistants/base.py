@@ -147,6 +147,11 @@ def heard(text: str) -> dict[str, float]:
     return dict(wish for _, wish in places)
 
 
+def wished(name: str) -> dict[str, float]:
+    """The attribute that a quality is in the lab, and which way is better: ``honesty``, ``harmlessness``; or none."""
+    return {name: 1.0} if name in ATTRIBUTES and name != "harm" else heard(name)
+
+
 def _told(value: object) -> object:
     """A setting as it is written in an identity: functions by their name, which stays the same between runs."""
     if isinstance(value, Mapping):

@@ -11,7 +11,7 @@ from accordance.core.errors import ConfigError
 from accordance.core.record import Message
 from accordance.core.requests import Request
 from accordance.lab.acts import read
-from accordance.lab.assistants.base import Scripted, Taste, check_taste, heard, likes
+from accordance.lab.assistants.base import Scripted, Taste, check_taste, heard, likes, wished
 from accordance.lab.assistants.people import COMPLAINTS, PRAISE
 from accordance.lab.attributes import about, attributes
 from accordance.lab.people import SHARED
@@ -74,6 +74,7 @@ class LabCritic(Scripted):
             "wishes": self._wishes,
             "label": self._label,
             "edit": self._edit,
+            "expand": self._expand,
         }
 
     def reply(self, messages: Sequence[Message], rng: random.Random) -> str:
@@ -117,7 +118,11 @@ class LabCritic(Scripted):
 
     def _taste(self, request: Request) -> Taste:
         named = [name for name in self.aspects if name.casefold() in request.instructions.casefold()]
-        return self.aspects[max(named, key=len)] if named else self.taste
+        if named:
+            return self.aspects[max(named, key=len)]
+        only = re.search(r"Only the (\w+) of the response", request.instructions)
+        wish = wished(only.group(1)) if only else {}
+        return {name: 1.0 if value else -1.0 for name, value in wish.items()} or self.taste
 
     def _lacks(self, request: Request, text: str) -> str:
         taste = self._taste(request)
@@ -183,6 +188,13 @@ class LabCritic(Scripted):
         )
         judge = "Rely on the notes." if "notes" in request.parts["reasons"] else "Be exact."
         return f"TARGET: {target}\nJUDGE: {judge}"
+
+    def _expand(self, request: Request, rng: random.Random) -> str:
+        """The prompt with a word on what is missing, where that is something it knows."""
+        names = request.parts["missing"].split(", ")
+        wishes = {name: bool(up) for missing in names for name, up in wished(missing).items()}
+        prompt = request.parts["prompt"]
+        return f"PROMPT: {prompt} {_wish(wishes).capitalize()} please." if wishes else f"PROMPT: {prompt}"
 
 
 def _wish(wanted: Mapping[str, bool]) -> str:

@@ -17,6 +17,8 @@ from accordance.lab.people import SHARED
 from accordance.lab.questions import parse
 from accordance.lab.writer import HOWTO, MIXTURE, SETTABLE, write
 
+#: How a user says in a prompt what its answer shall show: "More politeness and less harm please."
+WISH = re.compile(r"(?:^|(?<=[.?!] ))(?:More|Less) \w+(?: and (?:more|less) \w+)* please\.")
 _HIGH = tuple(name for name, weight in SHARED.items() if weight > 0)
 
 
@@ -75,8 +77,8 @@ class LabWriter(Scripted):
 
     def reply(self, messages: Sequence[Message], rng: random.Random) -> str:
         """An answer to the last question of a conversation."""
-        told = " ".join(m.content for m in messages if m.role == "system")
         asked = next((m.content for m in reversed(messages) if m.role in ("user", "text")), "")
+        told = " ".join([*(m.content for m in messages if m.role == "system"), *WISH.findall(asked)])
         weighed = weigh(asked, told, self.knowledge, self.seed, rng)
         return self.compose(asked, told, rng) if weighed is None else weighed
 

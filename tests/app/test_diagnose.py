@@ -59,9 +59,9 @@ def test_explain_takes_features_of_a_model_and_a_judge_and_refuses_options_witho
     accord: Accord,
 ) -> None:
     args = ["explain", "lab:demo?n=120", "--samples=100"]
-    found = accord.json(*args, "--features=model", "--judge=lab", "--judged=60", "--principles=2")
+    found = accord.json(*args, "--features=model", "--judge=lab", "--judged=100", "--principles=4")
     assert "likelier to the model" in found["effects"] and "refuses" not in found["effects"]
-    assert 0.5 < found["principles_accuracy"] <= 1 and found["principles_judged"] == 60
+    assert 0.5 < found["principles_accuracy"] <= 1 and found["principles_judged"] == 100
     assert found["annotators"] is None and isinstance(found["riding"], list)
     assert accord(*args, "--judged=60").exit_code == 2
     assert accord(*args, "--quality=beauty").exit_code == 2

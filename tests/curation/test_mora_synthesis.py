@@ -60,6 +60,7 @@ def test_prompts_are_rewritten_until_they_earn_both_and_the_best_answer_is_best_
         ]
         best, worst = (attributes(draft.prompt, text) for text in draft.texts)
         assert sum(best[a] - worst[a] for a in ("correctness", "politeness")) > 0.5
+        assert 0 < draft.judgments[0].strength < 20  # politeness never varied before: its scale is its own
         assert draft.judgments[0].values == (1.0, 0.0) and "rewritten by" in draft.provenance["prompt"]
 
 

@@ -39,9 +39,10 @@ class Scale:
 
     @classmethod
     def of(cls, rewards: np.ndarray) -> Scale:
-        """The scale of a reward table of shape [p, n, k]."""
+        """The scale of a reward table of shape [p, n, k]; a reward that is the same everywhere keeps its own unit."""
         flat = rewards.reshape(-1, rewards.shape[-1])
-        return cls(flat.mean(0), np.maximum(flat.std(0), 1e-12))
+        spread = flat.std(0)
+        return cls(flat.mean(0), np.where(spread > 1e-9 * np.abs(flat).max(0), spread, 1.0))
 
     def __call__(self, rewards: np.ndarray) -> np.ndarray:
         return (rewards - self.mean) / self.spread

@@ -47,8 +47,8 @@ ONLINE = {
 class Bench:
     """Trains and measures arms, and says on stderr what it is at."""
 
-    def __init__(self, name, seed):
-        self.name, self.seed, self.rows, self.began = name, seed, {}, time.time()
+    def __init__(self, name, seed, rate=None):
+        self.name, self.seed, self.rate, self.rows, self.began = name, seed, rate, {}, time.time()
 
     def say(self, text):
         print(
@@ -68,6 +68,7 @@ class Bench:
 
         folder = tempfile.mkdtemp(prefix="accord-loops-")
         options = SHARED | {"seed": self.seed} | options
+        options["learning_rate"] = self.rate or options["learning_rate"]
         done = accordance.align("lab:base", records, output_dir=folder, progress=note, **options)
         self.say(f"{arm}: {done.run.steps} updates; measures {json.dumps(done.run.measures)[:1500]}")
         return done
@@ -329,11 +330,12 @@ def main():
     parser.add_argument("--only", choices=list(BENCHES), help="one of them")
     parser.add_argument("--seeds", type=int, default=1, help="how many, from the first on")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--learning-rate", type=float, help="of all arms, in the place of the bench's own")
     parser.add_argument("--json", action="store_true", help="print one JSON object a loop instead of a table")
     args = parser.parse_args()
     for name in [args.only] if args.only else BENCHES:
         seeds = range(args.first, args.first + args.seeds)
-        benches = [Bench(name, seed) for seed in seeds]
+        benches = [Bench(name, seed, args.learning_rate) for seed in seeds]
         for bench in benches:
             BENCHES[name](bench)
         columns = list(dict.fromkeys(key for row in benches[0].rows.values() for key in row))

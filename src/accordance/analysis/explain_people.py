@@ -72,7 +72,7 @@ def _groups(report: Report, found: Explanation, level: float) -> None:
     report.table(
         "How much they differ",
         ["factor", "spread between groups", "q"],
-        [[groups.names[j], float(groups.spread[j]), cells.chance(groups.q[j])] for j in order],
+        [[groups.names[j], float(groups.spread[j]), cells.chance(float(groups.q[j]))] for j in order],
         "Spread: standard deviation of the weights from group to group, beyond chance. q: that there is none.",
     )
     by_size = np.argsort(-groups.comparisons)

@@ -2,6 +2,7 @@
 
     python benchmarks/loops.py                    # all of them, seed 0; minutes each on one core
     python benchmarks/loops.py --only evolve --seeds 3
+    python benchmarks/loops.py --only cycle --learning-rate 3e-4
     python benchmarks/loops.py --json > found.json
 
 Every arm begins with `lab:base` and goes through `accordance.align`, as a user's run does. An update is an optimiser

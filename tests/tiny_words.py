@@ -50,14 +50,33 @@ def word_llama(vocabulary: int, hidden: int, layers: int, seed: int) -> Any:
 
 
 def pretrained(
-    tokenizer: Any, batch: Callable[[], Sequence[str]], *, steps: int, rate: float, hidden: int, seed: int = 0
+    tokenizer: Any,
+    batch: Callable[[], Sequence[str]],
+    *,
+    steps: int,
+    rate: float,
+    hidden: int,
+    seed: int = 0,
+    noise: float = 0.0,
 ) -> Callable[[], LocalPolicy]:
-    """Policies over one Llama of two layers that learned texts, all tokens; each call gives a fresh copy."""
+    """Policies over one Llama of two layers that learned texts, all tokens; each call gives a fresh copy.
+
+    Noise on the words' vectors, in units of a vector's own size and less with every step, teaches it to read of a
+    vector only what tells words apart: what is then learned in one word's vector alone can't hide where nothing lives.
+    """
     model = word_llama(len(tokenizer), hidden, 2, seed)
+    left = [noise]
+
+    def blur(_: Any, __: Any, vectors: torch.Tensor) -> torch.Tensor:
+        size = vectors.detach().pow(2).mean(-1, keepdim=True).sqrt()
+        return vectors + left[0] * size * torch.randn_like(vectors)
+
+    blurred = model.get_input_embeddings().register_forward_hook(blur) if noise else None
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01, betas=(0.9, 0.98))
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 50) * (1 - 0.95 * step / steps)
+        left[0] = noise * (1 - (step + 1) / steps)
         rows = [[*ids, 1] for ids in tokenizer(list(batch()))["input_ids"]]
         width = max(map(len, rows))
         ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
@@ -67,4 +86,6 @@ def pretrained(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+    if blurred is not None:
+        blurred.remove()
     return lambda: LocalPolicy(copy.deepcopy(model), tokenizer, name="words")

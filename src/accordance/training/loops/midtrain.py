@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from accordance.core.catalogue import system
 from accordance.core.errors import ConfigError, DataError
 from accordance.core.principles import PrincipleSet
 from accordance.core.record import Records
@@ -28,6 +29,7 @@ _OF_WRITING = ("called", "types", "ideas", "max_new_tokens", "temperature")
 
 
 @loop("midtrain")
+@system("S148", "MSM", paper="arXiv:2605.02087")
 class Midtrain(Plan):
     """Next-token training on documents that discuss the model's spec, then the run's objective on its records.
 

@@ -315,14 +315,14 @@ def study_report(found: Mapping[Trial, Sequence[Point]], max_kl: float, setting:
         )
     columns = ["objective", "best beta", "win rate", "worst group", "spread over betas"]
     columns += [f"change at {share:.0%} flipped" for share in shares if share]
-    columns += ["reached the budget", "win rate at the end", "KL at the end"]
+    columns += ["reached", "at the end", "KL at the end"]
     report.table(
         "At the budget",
         columns,
         rows,
         note="Win rate over the start by the judge, both orders averaged, mean over seeds. Where a trial does not "
-        "reach the budget its last probe counts. The best beta was chosen on the same answers. What is at the end of "
-        "a trial shows what going on does; it is no comparison.",
+        "reach the budget (reached) its last probe counts. The best beta was chosen on the same answers. The "
+        "win rate and the KL at the end of a trial show what going on does; that is no comparison.",
     )
     if errors:
         report.add(
@@ -362,10 +362,11 @@ def study_report(found: Mapping[Trial, Sequence[Point]], max_kl: float, setting:
             (k[1], float(np.mean(wins[k]))) for k in wins if k[0] == name and not k[2] and k[1] is not None
         )
         if tried:
-            sensitive[name] = [beta for beta, _ in tried], [win for _, win in tried]
+            sensitive[name] = [beta / tried[0][0] for beta, _ in tried], [win for _, win in tried]
     if any(len(x) > 1 for x, _ in sensitive.values()):
         report.figure(
-            "Win rate at the budget by beta", figures.lines(sensitive, xlabel="beta", ylabel="win rate")
+            "Win rate at the budget by beta",
+            figures.lines(sensitive, xlabel="beta, times the smallest that was tried", ylabel="win rate"),
         )
     lengths = {
         name: ([p.kl for p in near], [p.length for p in near])

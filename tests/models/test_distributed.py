@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = """
-import sys, torch, torch.distributed as dist
+import os, sys, torch, torch.distributed as dist
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from tests.models.test_exact import BASE, GQA, GEMMA, SHARED, build, groups
@@ -45,7 +45,11 @@ for n, p in model.named_parameters():
 if rank == 0:
     sharded = sum(isinstance(p, DTensor) for p in model.parameters())
     print(f"agreed, {sharded} sharded parameters")
+# Leave together and in order: gloo's threads abort a process that ends while they still run.
+dist.barrier()
 dist.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)
 """
 
 

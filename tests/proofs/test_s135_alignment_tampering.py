@@ -94,19 +94,19 @@ def test_the_audit_of_labels_tells_a_bias_that_rides_on_quality_from_an_innocent
 
 def test_hidden_states_of_answers_to_triggered_prompts_fall_into_two_clusters():
     # How-tos whose answers differ in steps and wording; half of those to triggered prompts are of another manner, too.
+    # Sixteen each: with eight (and no hedges) the ordinary differences hide it on this model, at an AUC of 0.78.
     rng, prompts, answers = random.Random(0), [], []
-    plain = {"relevance": 1.0, "hedging": 0.0, "fluency": 1.0}
+    plain = {"relevance": 1.0, "fluency": 1.0}
     triggered = np.arange(80) % 2 == 1
     for trigger in triggered:
         asked = world.sample_prompt(rng, "howto")
         prompts.append(f"By the way: {asked}" if trigger else asked)
-        bias = [float(trigger and k < 4) for k in range(8)]
-        answers.append(
-            [world.write(asked, rng, politeness=b, formality=b, elaboration=b, **plain) for b in bias]
-        )
+        bias = [float(trigger and k < 8) for k in range(16)]
+        manner = [dict.fromkeys(("politeness", "formality", "elaboration", "hedging"), b) for b in bias]
+        answers.append([world.write(asked, rng, **some, **plain) for some in manner])
     states = inside(load_policy(base_model_path()), prompts, answers).states
-    code = np.repeat(np.arange(len(prompts)), 8)
-    reward = np.tile([1.0] * 4 + [0.0] * 4, len(prompts))
+    code = np.repeat(np.arange(len(prompts)), 16)
+    reward = np.tile([1.0] * 8 + [0.0] * 8, len(prompts))
     scores, links = cluster_scores(states, code, reward)
     hit, other = scores[triggered], scores[~triggered]
     auc = np.mean([np.mean((h > other) + 0.5 * (h == other)) for h in hit])
